@@ -30,7 +30,7 @@ from mmrec.config import AnnotationConfig, Config, PaperConfig, ReadConfig
 from mmrec.console import console
 from mmrec.data import Reviews, read_reviews
 from mmrec.evaluation.list_metrics import compare_lists
-from mmrec.evaluation.statistics import holm_correction, paired_t_test
+from mmrec.evaluation.statistics import as_plain, holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import annotation_quality as truth
 from mmrec.experiments.annotation_measures import rank_correlation
@@ -40,7 +40,7 @@ from mmrec.experiments.report.html import ResultTable, command_line
 from mmrec.experiments.report.list_tables import LIST_COLUMNS
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduce_page, reproduction_tables
 from mmrec.features.dataset import Dataset
-from mmrec.pipeline import open_models, prepare_data, train_model
+from mmrec.pipeline import choose_model, open_models, prepare_data, train_model
 
 SETS = {
     # Name: file of items, what they are, and the columns with their true price and categories.
@@ -120,11 +120,12 @@ def run_lists(task: Task) -> None:
             continue
         split = config.split.model_copy(update={"split_by": kind})
         seed_config = task.config(seed).model_copy(update={"split": split})
-        training = train_model(prepare_data(task.reviews, seed_config, models))
-        lists = compare_lists(make_lists(training, slow_peers=True))
-        rows = training.prepared.split
-        ratio = {"test_ratio": len(rows.test) / len(rows.train)}
-        checkpoint.put(key, lists.as_dict() | ratio)
+        training = choose_model(train_model(prepare_data(task.reviews, seed_config, models)))
+        lists, rows = make_lists(training, slow_peers=True), training.prepared.split
+        # One name for all seeds; which model gave the probabilities stands beside.
+        lists.top["mmrec"] = lists.top.pop(training.name)
+        beside = {"test_ratio": len(rows.test) / len(rows.train), "judge": training.name}
+        checkpoint.put(key, as_plain(vars(compare_lists(lists))) | beside)
 
 
 def run_peers(task: Task) -> None:
@@ -333,7 +334,8 @@ def list_lines(results: dict[str, dict[str, Any]]) -> list[str]:
         users = "; ".join(f"{next(iter(run['metrics'].values()))['users']:,}" for run in runs)
         seeds = f"{len(runs)} seeds, mean ± standard error" if len(runs) > 1 else "one seed"
         lines += ["", f"Lists, split {kind if kind == 'random' else 'by time'}; {seeds}; "]
-        lines[-1] += f"users with liked test reviews: {users}."
+        lines[-1] += f"users with liked test reviews: {users}. The lists of mmrec were judged by: "
+        lines[-1] += f"{'; '.join(run['judge'] for run in runs)}."
         lines += ["", f"| model | {' | '.join(title for title, *_ in LIST_COLUMNS.values())} |"]
         lines.append("|---|" + "---:|" * len(LIST_COLUMNS))
         for name in runs[0]["metrics"]:

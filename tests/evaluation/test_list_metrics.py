@@ -17,8 +17,8 @@ from mmrec.evaluation.list_metrics import (
     TradePoint,
     compare_lists,
     list_metrics,
-    trade_curve,
 )
+from mmrec.evaluation.statistics import as_plain
 from review_tables import interactions
 
 ITEMS = 30
@@ -137,7 +137,7 @@ def test_lists_are_compared_with_the_peer_of_the_highest_recall_over_the_same_us
     assert gap["recall"].high - gap["recall"].low == pytest.approx(2 * 1.96 * deviation, rel=0.25)
     assert gap["recall"].low > 0 > gap["dislikes"].high
     assert comparison.differences["b"]["recall"].interval == (0,)
-    as_json = comparison.as_dict()
+    as_json = as_plain(vars(comparison))
     assert as_json["metrics"]["ours"]["users"] == users
     assert as_json["trade"] == [{"caution": 0.2, "max_fpr": None, "recall": 0.5, "dislikes": 0.1}]
 
@@ -152,9 +152,13 @@ def test_without_liked_test_reviews_there_is_nothing_to_compare():
 
 def test_the_trade_is_that_of_the_lists_of_every_setting():
     task = task_of([(0, 1)], [(0, 2)], [(3, 3)])
-    lists = {(0.0, None): [1, 2], (0.5, 0.2): [1, 3], (2.0, 0.2): [2, 3]}
-    points = trade_curve(lambda *setting: np.array([lists[setting]]), lists, task)
-    assert points == [(0.0, None, 1, 0.5), (0.5, 0.2, 1, 0), (2.0, 0.2, 0, 1)]
+    items, choice = np.array([[2, 1, 3]]), np.array([[1.0, 0.5, 0.0]])
+    candidates = JudgedCandidates(items, choice, np.array([[0.3, 0.7, 0.5]]))
+    points = candidates.trade([0, 2], {None: 0.0, 0.2: 0.4, 0.1: 0.8}, task)
+    assert points == [
+        *[(0, None, 1, 0.5), (0, 0.2, 1, 0), (0, 0.1, 0, pytest.approx(np.nan, nan_ok=True))],
+        *[(2, None, 1, 0.5), (2, 0.2, 1, 0), (2, 0.1, 0, pytest.approx(np.nan, nan_ok=True))],
+    ]
     assert ListScores.judge(np.array([[1, 2]]), task).fractions("dislikes")[1].tolist() == [2]
 
 

@@ -94,6 +94,7 @@ def _train_and_save(
     data: Path, folder: Path, config: Config, names: list[str], quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """Do what `fit` does, and return what it prints as JSON."""
+    from mmrec.evaluation.statistics import as_plain
     from mmrec.experiments.compare import assess, audit_features, compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
@@ -108,11 +109,8 @@ def _train_and_save(
     outcomes = {name: str(audit) for name, audit in audits.items()}
     _refuse_violations(audits)
     assessment = assess(comparison)
-    lists, chosen = assessment.lists, comparison.chosen
-    assert lists is not None  # `compare` makes both
-    assert chosen is not None
-    recommender = Recommender(config, models)
-    recommender.use_model(chosen, reviews, comparison.metrics)
+    lists, recommender = assessment.lists, Recommender(config, models)
+    recommender.use_model(comparison.chosen, reviews, comparison.metrics)
     evaluation = recommender.saved.evaluation
     if not quiet:
         _print_verdict(evaluation.verdict)
@@ -135,8 +133,9 @@ def _train_and_save(
     result: dict[str, Any] = {"verdict": asdict(evaluation.verdict) if evaluation.verdict else None}
     result |= {"data": str(data), "seed": config.seed, "model": str(folder)}
     result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
-    result |= {"lists": lists.as_dict()}
-    result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
+    assessed = as_plain(vars(assessment) | {"lists": vars(lists)})
+    result |= {"lists": assessed.pop("lists"), "test": comparison.metrics}
+    result |= {"assessment": assessed, "audit": outcomes}
     return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
 
 

@@ -1,9 +1,10 @@
 """How well lists of items meet what their users went to later, and whether they liked it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from itertools import product
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -171,11 +172,6 @@ class ListComparison:
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint]  # of ours; empty where there is none
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        result: dict[str, Any] = statistics.as_plain(vars(self))
-        return result
-
 
 def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> ListComparison:
     """Judge the lists of each model by `rounds` of the bootstrap.
@@ -226,15 +222,13 @@ class JudgedCandidates:
         order = np.argsort(-score, axis=1, kind="stable")[:, :LIST_LENGTH]
         return np.take_along_axis(np.where(listed, self.items, -1), order, axis=1)
 
-
-def trade_curve(
-    lists: Callable[[float, float | None], np.ndarray],
-    settings: Iterable[tuple[float, float | None]],
-    task: ListTask,
-) -> list[TradePoint]:
-    """Recall against dislikes of `lists(caution, max_fpr)`, (u, n) for the users of `task`."""
-    points = []
-    for caution, max_fpr in settings:
-        metrics = list_metrics(lists(caution, max_fpr), task)
-        points.append(TradePoint(caution, max_fpr, metrics.recall, metrics.dislikes))
-    return points
+    def trade(
+        self, cautions: Sequence[float], lowest: Mapping[float | None, float], task: ListTask
+    ) -> list[TradePoint]:
+        """Recall against dislikes for each caution and bound: by its max_fpr, the `lowest` probability
+        that is listed."""
+        points = list[TradePoint]()
+        for caution, (max_fpr, probability) in product(cautions, lowest.items()):
+            metrics = list_metrics(self.lists(caution, probability), task)
+            points.append(TradePoint(caution, max_fpr, metrics.recall, metrics.dislikes))
+        return points

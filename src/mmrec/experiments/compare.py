@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +16,6 @@ from mmrec.evaluation.list_metrics import (
     ListResults,
     ListTask,
     compare_lists,
-    trade_curve,
 )
 from mmrec.evaluation.metrics import (
     Metrics,
@@ -40,6 +37,7 @@ from mmrec.pipeline import (
     PreparedData,
     TrainingResult,
     choose_model,
+    fit_retrieval,
     list_visits,
     prepare_data,
     train_model,
@@ -47,10 +45,9 @@ from mmrec.pipeline import (
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.proposals import CANDIDATES, ListMaker, ListRules, UserHistories
-from mmrec.retrieval.histories import Histories, TopicAxes
-from mmrec.retrieval.retrieval import retrieval_violations
+from mmrec.retrieval.histories import Histories
 
-_CAUTIONS, _BOUNDS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (None, 0.8, 0.6, 0.4)
+_CAUTIONS, _MAX_FPRS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (0.8, 0.6, 0.4)
 """Settings of the judge at which the trade of recall against dislikes is shown."""
 Intervals = dict[str, dict[str, tuple[float, float, float]]]
 """Model -> metric -> value and ends of its 95% interval."""
@@ -67,11 +64,11 @@ class Comparison:
     prepared: PreparedData
     metrics: dict[str, Metrics]  # on the test rows
     probability: dict[str, np.ndarray]  # (n,) of a like, of every row
-    trained: dict[str, TrainingResult] = field(default_factory=dict)  # without baselines
-    seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
-    remarks: list[str] = field(default_factory=list)  # what readers must know
-    lists: ListResults | None = None
-    chosen: TrainingResult | None = None  # what is saved; the bias model in its place
+    trained: dict[str, TrainingResult]  # without baselines
+    chosen: TrainingResult  # what is saved: one of these, or the bias model in its place
+    lists: ListResults
+    seconds: dict[str, float]  # to build features and train
+    remarks: list[str]  # what readers must know
 
 
 def compare(
@@ -88,40 +85,40 @@ def compare(
     probability = simple_baseline_probabilities(prepared.baseline_task)
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
         _ = prepared.dataset.notes  # Annotate first, to fail early.
-    result = Comparison(prepared, {}, probability, remarks=config.warnings())
+    trained, seconds = dict[str, TrainingResult](), dict[str, float]()
+    metrics, remarks = dict[str, Metrics](), config.warnings()
     for name in model_names:
         start = time.perf_counter()
-        trained = train_model(replace(prepared, config=config.changed("ranker", features=name)))
-        result.seconds[name] = time.perf_counter() - start
-        result.trained[name], probability[name] = trained, trained.probability
-        result.remarks.extend(_photo_remarks(name, trained))
+        result = train_model(replace(prepared, config=config.changed("ranker", features=name)))
+        seconds[name] = time.perf_counter() - start
+        trained[name], probability[name] = result, result.probability
+        remarks.extend(_photo_remarks(name, result))
     if trained_baselines:
         start = time.perf_counter()
         # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
-        source = result.trained.get("proposed") or next(iter(result.trained.values()))
+        source = trained.get("proposed") or next(iter(trained.values()))
         feature_task = baselines.FeatureTask(
             data, split, prepared.evidence.fold, label, source.features, config.seed
         )
-        added, remarks = baselines.trained_baseline_probabilities(feature_task)
-        result.seconds["trained baselines"] = time.perf_counter() - start
+        added, more = baselines.trained_baseline_probabilities(feature_task)
+        seconds["trained baselines"] = time.perf_counter() - start
         probability.update(added)
-        result.remarks.extend(remarks)
+        remarks.extend(more)
     if failures := models.annotator.failure_summary:
-        result.remarks.append(f"{models.annotator.note_provenance['model']}: {failures}")
+        remarks.append(f"{models.annotator.note_provenance['model']}: {failures}")
     weights = class_weights(label[split.train], config.training.loss)
     # False sorts before True: baselines first.
-    for name in sorted(probability, key=lambda name: name in result.trained):
+    for name in sorted(probability, key=lambda name: name in trained):
         on_test = probability[name][split.test]
-        result.metrics[name] = evaluate(label[split.test], on_test, weights)
+        metrics[name] = evaluate(label[split.test], on_test, weights)
     start = time.perf_counter()
-    *_, last = result.trained.values()
+    *_, last = trained.values()
     # The model that is saved; the others are there for their probabilities.
-    training = result.trained.get(config.ranker.features, last)
-    training = choose_model(training, probability[BIAS_MODEL])
-    lists = make_lists(training, slow_peers=trained_baselines)
-    result.seconds["lists"] = time.perf_counter() - start
-    result.remarks.extend(lists.remarks)
-    return replace(result, lists=lists, chosen=training)
+    chosen = choose_model(trained.get(config.ranker.features, last), probability[BIAS_MODEL])
+    lists = make_lists(chosen, slow_peers=trained_baselines)
+    seconds["lists"] = time.perf_counter() - start
+    remarks.extend(lists.remarks)
+    return Comparison(prepared, metrics, probability, trained, chosen, lists, seconds, remarks)
 
 
 def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
@@ -132,14 +129,11 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     result = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
     candidates = judge_candidates(training, test)
-    bounds = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
-
-    def lists(caution: float, max_fpr: float | None) -> np.ndarray:
-        lowest = 0.0 if max_fpr is None else bounds.for_max_fpr(max_fpr)[0]
-        return candidates.lists(caution, lowest)
-
-    result.top[prepared.config.ranker.features] = lists(prepared.config.operating.caution, None)
-    return replace(result, trade=trade_curve(lists, product(_CAUTIONS, _BOUNDS), test))
+    curve = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
+    lowest: dict[float | None, float] = {None: 0.0}
+    lowest |= {max_fpr: curve.for_max_fpr(max_fpr)[0] for max_fpr in _MAX_FPRS}
+    result.top[training.name] = candidates.lists(prepared.config.operating.caution)
+    return replace(result, trade=candidates.trade(_CAUTIONS, lowest, test))
 
 
 def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidates:
@@ -188,13 +182,7 @@ class Assessment:
     differences: dict[str, dict[str, Difference]]  # metric -> to the reference, p by Holm
     operating_points: dict[str, dict[str, float]]  # by a threshold of valid
     slices: dict[str, dict[str, Metrics]]  # slice -> metrics
-    lists: ListComparison | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, without the lists."""
-        result: dict[str, Any] = statistics.as_plain(vars(self))
-        del result["lists"]
-        return result
+    lists: ListComparison
 
 
 def assess(comparison: Comparison, reference: str = BIAS_MODEL, rounds: int = 500) -> Assessment:
@@ -205,7 +193,8 @@ def assess(comparison: Comparison, reference: str = BIAS_MODEL, rounds: int = 50
     on_test = {name: p[test] for name, p in comparison.probability.items()}
     del on_test[ALWAYS_LIKE]
     intervals, differences = bootstrap_models(*rows, on_test, reference, rounds, seed)
-    result = Assessment(reference, intervals, differences, {}, {})
+    lists = compare_lists(comparison.lists, rounds, seed)
+    result = Assessment(reference, intervals, differences, {}, {}, lists)
     # The last model: the paper's baseline, which comes first, has no price.
     last = list(trained.values())[-1]
     masks, weights = slice_masks(prepared, last.features), last.model.class_weights
@@ -214,9 +203,7 @@ def assess(comparison: Comparison, reference: str = BIAS_MODEL, rounds: int = 50
         threshold = prepared.threshold(comparison.probability[name])
         rates = rates_at_threshold(rows[1], on_test[name], threshold)
         result.operating_points[name] = {"threshold": threshold, **rates._asdict()}
-    if comparison.lists is None:
-        return result
-    return replace(result, lists=compare_lists(comparison.lists, rounds, seed))
+    return result
 
 
 def bootstrap_models(
@@ -279,22 +266,25 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
 
 def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Audit]:
     """Audit each model's features on randomly drawn rows, since every one is built anew; and `lists`,
-    the retrieval, whole: it may have learned from all rows but test."""
+    the retrieval of the chosen model, whole: it may have learned from all rows but test."""
     data, audits = comparison.prepared, {}
     rows = np.concatenate([data.split.train, data.split.valid, data.split.test])
     sample = np.random.default_rng(data.config.seed).permutation(rows)[:row_count]
     for name, trained in comparison.trained.items():
         made = trained.model.builder, trained.features
         audits[name] = audit(data.dataset, data.split, data.evidence, *made, sample)
-    audits["lists"] = audit_retrieval(data)
+    audits["lists"] = audit_retrieval(comparison.chosen.prepared)
     return audits
 
 
 def audit_retrieval(data: PreparedData) -> Audit:
-    """Audit the proposers of candidates: no count, matrix or factor may know a test row."""
-    dataset = data.dataset
-    known = np.setdiff1d(np.arange(len(dataset)), data.split.test)
-    axes = TopicAxes.fit(dataset.text_vectors, known)
-    visits = list_visits(dataset, axes, data.config.like_rating).rows(known)
-    violations = [*retrieval_violations(data.retrieval, axes, visits, data.config.seed)]
+    """Audit the retrieval: each of its arrays must be as if learned from all rows but test alone."""
+    known = np.setdiff1d(np.arange(len(data.dataset)), data.split.test)
+    expected = fit_retrieval(data.dataset, known, data.config).arrays()
+    violations = list[str]()
+    for name, values in data.retrieval.arrays().items():
+        again = expected[name]
+        # Not `any(gap > ...)`, which is False for NaN.
+        if values.shape != again.shape or not np.allclose(values, again, rtol=1e-3, atol=1e-5):
+            violations.append(f"{name}: not made from the evidence rows alone")
     return Audit("all but test", len(data.split.test), len(known), violations)

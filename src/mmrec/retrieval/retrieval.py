@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,41 +160,3 @@ def _training_lists(
             flags = torch.from_numpy(chosen[kept].astype(np.float32))
             parts.append((torch.from_numpy(number), inputs[kept], flags))
     return parts
-
-
-def retrieval_violations(
-    retrieval: Retrieval, axes: TopicAxes, visits: Visits, seed: int
-) -> Iterator[str]:
-    """A sentence for each part that differs from what is made anew of the visits it may know.
-
-    Counts come from the definition; matrices and factors from another fit on these visits alone,
-    with topics by `axes` of these visits' texts.
-    """
-    proposers, size = retrieval.proposers, visits.items
-    counts = {"visits": np.zeros(size), "likes": np.zeros(size)}
-    np.add.at(counts["visits"], visits.item, 1)
-    np.add.at(counts["likes"], visits.item[visits.liked], 1)
-    used = {"visits": proposers.visit_count, "likes": proposers.like_count}
-    for name, values in used.items():
-        for item in np.flatnonzero(values != counts[name])[:5]:
-            found, known = int(values[item]), int(counts[name][item])
-            yield f"item {item} has {found} {name}, the evidence rows have {known}"
-    again = Proposers.fit(visits, seed)
-    for name, matrix in proposers.similarities.items():
-        if _matrix_differs(matrix, again.similarities[name]):
-            yield f"the matrix of {name} was not made from the evidence rows alone"
-    arrays = {
-        "factors of items": (proposers.item_factors, again.item_factors),
-        "topics of items": (proposers.topics, again.topics),
-        "mean text": (retrieval.axes.mean, axes.mean),
-        "axes of texts": (retrieval.axes.axes, axes.axes),
-    }
-    for name, (values, expected) in arrays.items():
-        # Not `any(gap > ...)`, which is False for NaN.
-        if not np.allclose(values, expected, rtol=1e-3, atol=1e-5):
-            yield f"{name}: not made from the evidence rows alone"
-
-
-def _matrix_differs(matrix: csr_matrix, expected: csr_matrix) -> bool:
-    gap = abs(matrix - expected)
-    return not gap.max() <= 1e-5 * max(float(expected.max()), 1e-9)

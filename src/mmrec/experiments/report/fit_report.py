@@ -56,12 +56,10 @@ def write_report(
     content |= {"config": json.dumps(config, indent=2, ensure_ascii=False)}
     content |= {"headline": headline(comparison.metrics, trained), "style_for": style_for}
     content |= {"bars": bars | {baseline: f"best {_baseline_role(baseline)}"}}
-    charts = draw_charts(comparison, assessment)
-    content |= {"charts": charts}
-    if lists := assessment.lists:
-        sentences = [list_sentence(lists), trade_sentence(lists)]
-        content |= {"list_tables": list_tables(lists), "list_sentences": sentences}
-        charts["trade"] = [trade_chart(lists)] if lists.intervals[lists.reference] else []
+    charts, lists = draw_charts(comparison, assessment), assessment.lists
+    content |= {"list_sentences": [list_sentence(lists), trade_sentence(lists)]}
+    charts["trade"] = [trade_chart(lists)] if lists.intervals[lists.reference] else []
+    content |= {"charts": charts, "list_tables": list_tables(lists)}
     title = f"Recommender report: {Path(prepared.reviews.source).name}"
     return write_page(path, title, command, "fit_report", **content)
 

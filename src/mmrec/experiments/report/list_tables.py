@@ -85,16 +85,17 @@ def list_sentence(lists: ListComparison) -> str:
     """How our lists compare with those of the best peer."""
     own, peer = lists.metrics[lists.own], lists.metrics[lists.reference]
     if not own.users or not peer.recall or not peer.dislikes:
-        return f"Too few liked test reviews to compare the lists of {lists.own}."
+        return "Too few liked test reviews to compare our lists."
     return (
-        f"Of what users liked, the lists of {lists.own} find {own.recall / peer.recall:.2f} times as much "
-        f"as {lists.reference}, the best peer, with {own.dislikes / peer.dislikes:.2f} times its "
-        f"share of dislikes."
+        f"Of what users liked, our lists, judged by {lists.own}, find "
+        f"{own.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, with "
+        f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes."
     )
 
 
 def trade_sentence(lists: ListComparison) -> str | None:
-    """The lowest share of dislikes at no less than the best peer's recall; None without a trade."""
+    """The lowest share of dislikes, on test rows, of settings with no less than the best peer's recall;
+    None without a trade."""
     peer = lists.metrics[lists.reference]
     reached = [point for point in lists.trade if point.recall >= peer.recall]
     if not lists.trade:
@@ -103,8 +104,9 @@ def trade_sentence(lists: ListComparison) -> str | None:
         return f"No setting of {lists.own} reaches the recall of {lists.reference}."
     best = min(reached, key=lambda point: point.dislikes)
     return (
-        f"At no less than the recall of {lists.reference}, the share of dislikes can be "
-        f"{best.dislikes:.1%} instead of {peer.dislikes:.1%} ({describe_setting(best)})."
+        f"Of all settings with no less than the recall of {lists.reference}, the lowest share of "
+        f"dislikes is {best.dislikes:.1%} instead of {peer.dislikes:.1%} ({describe_setting(best)}). "
+        f"It is read off these test reviews; on others the best setting may be worth less."
     )
 
 
