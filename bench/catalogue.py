@@ -1,9 +1,10 @@
 """Times lists out of many items: `python bench/catalogue.py MODEL [--items N] [--http]`.
 
 MODEL is a folder that `mmrec fit` wrote. Items are added to it that are mixtures of two of its own,
-with noise in their vectors. Then random users get their best ten items, on one core; with --http
-over loopback. Scoring is linear unless a correction by DLRM was proven; --correction gives every
-run a random last layer, which shows what corrections would cost, not how good they are.
+with noise in their vectors; visits are invented, as in lists.py. Then random users get their best ten
+items, on one core; with --http over loopback. Scoring is linear unless a correction by DLRM was proven;
+--correction gives every run a random last layer, which shows what corrections would cost, not how good
+they are.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import numpy as np
 import torch
 from fastapi.testclient import TestClient
 
+from lists import invented_retrieval, invented_visits
 from mmrec.config import ServeConfig
 from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.persistence import load_recommender
+from mmrec.recommender.proposals import ListMaker, UserHistories
 from mmrec.recommender.recommender import Recommender
+from mmrec.retrieval.histories import Histories
 from mmrec.service.app import create_app
 
 
@@ -85,6 +89,12 @@ def with_more_items(model: Path, item_count: int, correction: float) -> Recommen
     for name in names:
         online.codes["item"][name] = len(online.ids["item"])
         online.ids["item"].append(name)
+    rng = np.random.default_rng(0)
+    visits = invented_visits(item_count, 10 * item_count, rng)
+    retrieval, histories = invented_retrieval(visits, rng), Histories.from_visits(visits)
+    state, caution = recommender.state, saved.config.operating.caution
+    maker = ListMaker(retrieval, state.scorer, UserHistories(histories), caution)
+    state.list_maker = maker
     return recommender
 
 

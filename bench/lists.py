@@ -1,10 +1,11 @@
-"""Times lists of candidates: `python bench/lists.py [--items N] [--memory SHARE] [--everyone MODEL]`.
+"""Times lists: `python bench/lists.py [--items N] [--memory SHARE] [--model MODEL] [--everyone MODEL]`.
 
-Without options, invented visits of 100,000 items: ten of a user on one core, and how many of the best
-ten of all items are among the candidates. Visitors have one of 200 tastes, which half of their visits
-follow. --memory builds co-visits of a share of 10^6 items and 10^7 visits, which takes long; --everyone
-makes lists of all users of a model that `mmrec fit` wrote, on two cores. Times are of the process (CPU)
-beside those of the clock, for machines that do other work, too.
+Without options, invented visits of 100,000 items: candidates for a user on one core, and how many of
+the best ten of all items are among them. Visitors have one of 200 tastes, which half of their visits
+follow. --model times whole lists out of as many items, with the judge of a model that `mmrec fit` wrote,
+and looks for the nearest of its reviews as if each were an item. --everyone makes lists of all users of a
+model, on two cores; --memory builds co-visits of a share of 10^6 items and 10^7 visits. Times are of the
+process (CPU) beside those of the clock, for machines that do other work, too.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ import numpy as np
 import torch
 
 from mmrec.recommender.proposals import CANDIDATES
-from mmrec.retrieval import co_visits, proposers
+from mmrec.retrieval import co_visits
 from mmrec.retrieval.blend import input_names
-from mmrec.retrieval.histories import Histories, TopicAxes, Visits, sum_topics, visit_matrix
+from mmrec.retrieval.histories import (
+    Histories,
+    TopicAxes,
+    Visits,
+    sum_topics,
+    unit_rows,
+    visit_matrix,
+)
 from mmrec.retrieval.proposers import SIMILARITIES, Proposers
 from mmrec.retrieval.retrieval import Retrieval
 
@@ -34,11 +42,14 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=200, help="whose lists are timed")
     parser.add_argument("--memory", type=float, help="share of 10^6 items and 10^7 visits")
+    parser.add_argument("--model", type=Path, help="folder of a model, for whole lists")
     parser.add_argument("--everyone", type=Path, help="folder of a model")
     options = parser.parse_args()
     print(f"{platform.machine()}, numpy {np.__version__}, torch {torch.__version__}")
     if options.everyone:
         time_everyone(options.everyone)
+    elif options.model:
+        time_whole_lists(options.model, options.items, options.users)
     elif options.memory:
         measure_memory(options.memory)
     else:
@@ -76,7 +87,7 @@ def invented_retrieval(visits: Visits, rng: np.random.Generator) -> Retrieval:
         co_visits.co_visit_similarity(pairs),
         co_visits.co_visit_similarity(likes),
         co_visits.walk_similarity(pairs),
-        co_visits.text_similarity(proposers.unit_rows(topics)),
+        co_visits.text_similarity(unit_rows(topics)),
     )
     print(f"matrices: {time.process_time() - start:.0f} s of CPU")
     factors = rng.standard_normal((TASTES, FACTORS), dtype=np.float32)[
@@ -110,11 +121,7 @@ def time_lists(items: int, users: int) -> None:
         found.append(retrieval.candidates(row, CANDIDATES)[0][0][:10])
         clock.append(1000 * (time.perf_counter() - start))
         cpu.append(1000 * (time.process_time() - start_cpu))
-    for name, times in (("clock", clock), ("CPU", cpu)):
-        p50, p99 = np.percentile(times, [50, 99])
-        print(
-            f"candidates of one user of {items:,} items, {name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-        )
+    print_percentiles(f"candidates of one user of {items:,} items", clock, cpu)
     hits = 0
     for user, listed in zip(some[:50], found, strict=False):
         row = histories.rows(np.array([user]))
@@ -122,6 +129,48 @@ def time_lists(items: int, users: int) -> None:
         hits += len(np.intersect1d(best, listed))
     count = 10 * min(len(some), 50)
     print(f"recall of the best ten of all items: {hits / count:.3f} ({count // 10} users)")
+
+
+def print_percentiles(title: str, clock: list[float], cpu: list[float]) -> None:
+    """Print what half, and all but a hundredth, of some milliseconds are below."""
+    for name, times in (("clock", clock), ("CPU", cpu)):
+        p50, p99 = np.percentile(times, [50, 99])
+        print(f"{title}, {name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+
+
+def time_whole_lists(folder: Path, items: int, users: int) -> None:
+    """Print times of `recommend` out of many items, and how many of the nearest texts are found."""
+    from catalogue import with_more_items
+
+    torch.set_num_threads(1)
+    recommender = with_more_items(folder, items, correction=0.0)
+    state, rng = recommender.state, np.random.default_rng(1)
+    names = rng.permutation(state.online.ids["user"])[: users + 1].tolist()
+    recommender.recommend(names.pop(), 10)  # warm up
+    clock, cpu = list[float](), list[float]()
+    for user in names:
+        start, start_cpu = time.perf_counter(), time.process_time()
+        recommender.recommend(user, 10)
+        clock.append(1000 * (time.perf_counter() - start))
+        cpu.append(1000 * (time.process_time() - start_cpu))
+    share = state.scorer._active_share
+    print_percentiles(f"lists out of {items:,} items, {share:.0%} of runs corrected", clock, cpu)
+    topics = recommender.saved.retrieval.axes.topics(np.asarray(state.dataset.text_vectors))
+    measure_neighbors(unit_rows(topics), rng)
+
+
+def measure_neighbors(directions: np.ndarray, rng: np.random.Generator) -> None:
+    """Print how many of the nearest of (n, d) texts are found, and what finding them takes."""
+    start = time.process_time()
+    found = co_visits.text_similarity(directions).tocsc()
+    seconds, shares = time.process_time() - start, list[float]()
+    for row in rng.integers(len(directions), size=2000):
+        cosine, listed = directions @ directions[row], found[:, [row]].indices
+        cosine[row] = 0
+        nearest = np.argsort(-cosine)[: len(listed)]
+        shares.append(float(np.isin(nearest, listed).mean()))
+    print(f"nearest of {len(directions):,} texts: {np.mean(shares):.3f} found")
+    print(f"{seconds:.0f} s of CPU")
 
 
 def measure_memory(share: float) -> None:

@@ -123,7 +123,9 @@ class Recommender(PersistentModel):
             wanted = state.list_maker.histories.of_items(codes, size)
         else:
             wanted = state.list_maker.histories.of_users(np.array([view]), size)
-        allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
+        allowed: np.ndarray | None = None
+        if categories or prices:
+            allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
         count = 10 * n if diversity else n
         listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
         items, probability, score = listed
