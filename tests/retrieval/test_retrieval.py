@@ -60,8 +60,11 @@ def test_similarities_of_visits_are_their_formulas_in_blocks_of_any_size(monkeyp
     matrix.data[matrix.indices == 7] = 0  # an item that nobody visited
     matrix.eliminate_zeros()
     dense = matrix.toarray().astype(np.float64)
-    count, both = dense.sum(0), dense.T @ dense
-    cosine = both / (count[:, None] ** 0.7 * count**0.3 + 20)
+    weight = np.maximum(dense.sum(1, keepdims=True), 1) ** -0.6
+    weighted = dense * weight  # (n, m)
+    count, both = weighted.sum(0), dense.T @ weighted
+    shrinkage = 20 * weighted.sum() / dense.sum()
+    cosine = both / (count[:, None] ** 0.7 * count**0.3 + shrinkage)
     check_highest(co_visits.co_visit_similarity(matrix), cosine, kept)
     step = (dense / np.maximum(dense.sum(0), 1) ** 0.7).T
     walks = step @ (dense / np.maximum(dense.sum(1, keepdims=True), 1) ** 0.7)
@@ -104,29 +107,24 @@ def test_long_histories_are_cut_at_random_and_others_stay(monkeypatch):
     assert (limited.toarray() <= visits.toarray()).all()
 
 
-def test_users_are_folded_in_by_the_closed_form_and_as_implicit_does():
-    from implicit.als import AlternatingLeastSquares
-
+def test_factors_keep_the_directions_in_which_visits_vary_most(monkeypatch):
+    monkeypatch.setattr(factors, "RANKS", (2, 6))
     visits = Histories.from_visits(random_visits()).visits
     visits.data[: visits.indptr[1]] = 0
     visits.eliminate_zeros()
+    count = np.asarray(visits.sum(0)).ravel()
     item_factors = factors.fit_item_factors(visits, seed=2)
-    folded = factors.fold_in(visits, item_factors, item_factors.T @ item_factors)
-    wide = item_factors.astype(np.float64)
-    for user in range(USERS):
-        visited = visits[[user]].toarray()[0]
-        confidence = np.diag(1 + (factors._CONFIDENCE - 1) * visited)
-        system = wide.T @ confidence @ wide + factors._PENALTY * np.eye(wide.shape[1])
-        expected = np.linalg.solve(system, wide.T @ (factors._CONFIDENCE * visited))
-        assert folded[user] == pytest.approx(expected, abs=1e-4)
-    assert not folded[0].any()
-    model = AlternatingLeastSquares(
-        factors=item_factors.shape[1], regularization=factors._PENALTY, alpha=factors._CONFIDENCE
-    )
-    model.item_factors = item_factors
-    # implicit solves by a few steps of conjugate gradients.
-    theirs = model.recalculate_user(np.arange(1, USERS), visits[1:])
-    assert np.corrcoef(theirs.ravel(), folded[1:].ravel())[0, 1] > 0.999
+    user_scale = np.maximum(np.asarray(visits.sum(1)), 1) ** 0.3
+    scaled = visits.toarray() / user_scale / np.maximum(count, 1) ** 0.5
+    expected = np.linalg.svd(scaled)[2][:6]
+    # Singular values 6 and 7 are alike, so a few rounds find what is nearly as good.
+    kept = np.square(scaled @ item_factors).sum() / np.square(scaled @ expected.T).sum()
+    assert 0.99 < kept <= 1.0001
+    scale = np.maximum(count, 1)[None] ** 0.5
+    for rank, scores in zip((2, 6), factors.factor_scores(visits, item_factors, count), strict=True):
+        projection = item_factors[:, :rank] @ item_factors[:, :rank].T
+        assert scores == pytest.approx((visits.toarray() / scale) @ projection * scale, abs=1e-5)
+        assert not scores[0].any()
 
 
 def test_candidates_are_allowed_unvisited_items_and_the_best_of_each_proposer(fitted, monkeypatch):
@@ -161,7 +159,7 @@ def test_batches_of_any_size_find_the_same_lists(fitted, monkeypatch):
     assert _PROPOSED > ITEMS  # so all items are candidates
     for first, second in zip(together, fitted.candidates(histories, 7), strict=True):
         assert first[0].tolist() == second[0].tolist()
-        assert first[1] == pytest.approx(second[1], abs=1e-4)
+        assert first[1] == pytest.approx(second[1], abs=5e-3)
 
 
 def test_weights_find_the_proposer_that_tells_choices_and_few_targets_leave_the_plain_sum():
@@ -250,7 +248,9 @@ def test_a_proposer_that_remembers_visits_gets_no_weight(board, monkeypatch):
 
         monkeypatch.setattr(Proposers, "fit", fit)
         monkeypatch.setattr(Proposers, "scores", scores)
-        return Retrieval.fit(owned, axes(28), seed=1).weights[[5, 12]]
+        fitted = Retrieval.fit(owned, axes(28), seed=1)
+        names = input_names(fitted.proposers.names)
+        return fitted.weights[[names.index("texts"), names.index("rank by texts")]]
 
     assert share_of_memory(leak=False) == pytest.approx([0, 0], abs=0.05)
     assert np.abs(share_of_memory(leak=True)).max() > 0.3

@@ -33,7 +33,7 @@ from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.retrieval.histories import Histories, sum_topics, visit_matrix
 from mmrec.retrieval.retrieval import Retrieval
 
-_FORMAT = 8
+_FORMAT = 9
 
 
 class Manifest(BaseModel):

@@ -28,10 +28,13 @@ def limit_histories(visits: csr_matrix, rng: np.random.Generator) -> csr_matrix:
 def co_visit_similarity(visits: csr_matrix, shrinkage: float = 20.0) -> csr_matrix:
     """(m, m) asymmetric cosines (Aiolli, 2013), shrunk, from a visited item to another.
 
-    With c users who visited both, and n and m who visited each: c / (n^.7 m^.3 + shrinkage).
+    With c users who visited both, and n and m who visited each: c / (n^.7 m^.3 + shrinkage). A user
+    with v visits counts v^-.6, and the shrinkage in users of the average visit.
     """
-    count = np.asarray(visits.sum(0)).ravel()
-    to_users = csr_matrix(visits.T)
+    user_weight = np.maximum(np.asarray(visits.sum(1)).ravel(), 1) ** -0.6
+    count = visits.T @ user_weight
+    shrinkage *= count.sum() / max(visits.nnz, 1)
+    to_users = csr_matrix(visits.T @ diags_array(user_weight))
     blocks: list[csr_matrix] = []
     for items in _item_blocks(visits):
         both = (to_users[items] @ visits).tocoo()  # (b, m)

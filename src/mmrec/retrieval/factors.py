@@ -1,42 +1,42 @@
-"""Factors of items from visits, and of users from what they visited."""
+"""Factors of items: the directions in which visits vary most."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_limits
+from scipy.sparse import csr_matrix, diags_array
 
-_FACTORS, _PENALTY, _CONFIDENCE = 32, 10.0, 10.0
+RANKS = (48, 128)
+"""Numbers of factors by which items are scored: few find what is popular among alike users, many
+what is special."""
+_ROUNDS = 8
+_USER_POWER, _ITEM_POWER = 0.3, 0.5  # by which frequent visitors and visited items count less
 
 
 def fit_item_factors(visits: csr_matrix, seed: int) -> np.ndarray:
-    """(m, f) factors of items by weighted alternating least squares (Hu, Koren & Volinsky, 2008)."""
-    from implicit.als import AlternatingLeastSquares  # slow to import, and not for serving
+    """(m, f) right singular vectors of (n, m) visits, those of the highest singular values.
 
-    model = AlternatingLeastSquares(
-        factors=min(_FACTORS, min(visits.shape)),
-        regularization=_PENALTY,
-        alpha=_CONFIDENCE,
-        iterations=15,
-        random_state=seed,
-        num_threads=1,
-    )
-    with threadpool_limits(1, "blas"):  # its threads would wait for those of the model
-        model.fit(visits, show_progress=False)
-    return np.array(model.item_factors, dtype=np.float32)
-
-
-def fold_in(visits: csr_matrix, item_factors: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """(b, f) factors of users from their (b, m) visits, as if all items' factors Y were given.
-
-    The step of the alternation: with the rows V of Y that were visited and confidence c,
-    x = (Y'Y + (c - 1) V'V + penalty I)^-1 c V'1; `gram` is Y'Y.
+    A visit of a user with n visits to an item with m of them counts n^-.3 m^-.5.
     """
-    size = item_factors.shape[1]
-    weight = gram + _PENALTY * np.eye(size, dtype=np.float32)
-    users = np.zeros((visits.shape[0], size), dtype=np.float32)
-    for user in np.flatnonzero(np.diff(visits.indptr)):
-        visited = item_factors[visits.indices[visits.indptr[user] : visits.indptr[user + 1]]]
-        system = weight + (_CONFIDENCE - 1) * visited.T @ visited
-        users[user] = np.linalg.solve(system, _CONFIDENCE * visited.sum(0))
-    return users
+    from sklearn.utils.extmath import randomized_svd  # slow to import, and not for serving
+
+    # With as many factors as items, only visited items would have scores.
+    size = max(1, min(RANKS[-1], min(visits.shape) // 2))
+    if not visits.nnz:
+        return np.zeros((visits.shape[1], size), dtype=np.float32)
+    user_count = np.maximum(np.asarray(visits.sum(1)).ravel(), 1)
+    item_count = np.maximum(np.asarray(visits.sum(0)).ravel(), 1)
+    scaled = diags_array(user_count**-_USER_POWER) @ visits @ diags_array(item_count**-_ITEM_POWER)
+    vectors = randomized_svd(scaled, size, n_iter=_ROUNDS, random_state=seed)[2]
+    return np.ascontiguousarray(vectors.T, dtype=np.float32)
+
+
+def factor_scores(visits: csr_matrix, item_factors: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(ranks, b, m) scores of items for b users with (b, m) visits, of items with (m,) visits each.
+
+    With the first factors V and the diagonal matrix D of visits, X D^-.5 V V' D^.5 for visits X: an
+    ideal low-pass filter (GF-CF: Shen et al., "How powerful is graph convolution for
+    recommendation?", 2021). A user needs no factors from training, so a new visit counts at once.
+    """
+    scale = np.maximum(count, 1)[:, None] ** _ITEM_POWER
+    users, items = visits @ (item_factors / scale), (item_factors * scale).T
+    return np.stack([users[:, :rank] @ items[:rank] for rank in RANKS])

@@ -53,16 +53,13 @@ class Proposers:
     @property
     def names(self) -> list[str]:
         """Of all proposers, in the order of `scores`."""
-        return [*self.similarities, "factors", "texts", "popularity"]
+        by_factors = [f"{rank} factors" for rank in factors.RANKS]
+        return [*self.similarities, *by_factors, "texts", "popularity"]
 
     @property
     def items(self) -> int:
         """Number of items."""
         return len(self.visit_count)
-
-    @cached_property
-    def _gram(self) -> np.ndarray:
-        return self.item_factors.T @ self.item_factors
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -85,8 +82,8 @@ class Proposers:
         for position, (name, similarity) in enumerate(self.similarities.items()):
             start = histories.likes if name == "co-likes" else histories.visits
             scores[position] = (start @ similarity).toarray()
-        user_factors = factors.fold_in(histories.visits, self.item_factors, self._gram)
-        scores[-3] = user_factors @ self.item_factors.T
+        visits, count = histories.visits, self.visit_count
+        scores[len(self.similarities) : -2] = factors.factor_scores(visits, self.item_factors, count)
         scores[-2] = unit_rows(histories.topics) @ self._directions.T
         scores[-1] = self.popularity
         return scores
