@@ -82,8 +82,8 @@ class Proposers:
         for position, (name, similarity) in enumerate(self.similarities.items()):
             start = histories.likes if name == "co-likes" else histories.visits
             scores[position] = (start @ similarity).toarray()
-        visits, count = histories.visits, self.visit_count
-        scores[len(self.similarities) : -2] = factors.factor_scores(visits, self.item_factors, count)
+        filtered = factors.factor_scores(histories.visits, self.item_factors, self.visit_count)
+        scores[len(self.similarities) : -2] = filtered
         scores[-2] = unit_rows(histories.topics) @ self._directions.T
         scores[-1] = self.popularity
         return scores
