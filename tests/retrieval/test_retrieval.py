@@ -325,6 +325,8 @@ HOSTILE = {
     "huge pointer": ("co-likes/indptr", _set(-1, 2**31 - 1)),
     "falling pointer": ("co-likes/indptr", _set(5, 2**30)),
     "negative pointer": ("co-likes/indptr", _set(5, -7)),
+    "last pointer of zero": ("co-visits/indptr", _set(-1, 0)),
+    "last pointer that is negative": ("walks/indptr", _set(-1, -(2**31))),
     "first pointer": ("co-likes/indptr", _set(0, 1)),
     "short pointer": ("similar texts/indptr", lambda values: values[:-1]),
     "fractions as indices": ("similar texts/indices", lambda values: values + 0.5),

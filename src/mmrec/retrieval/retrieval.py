@@ -110,6 +110,8 @@ class Retrieval:
             parts = tuple(arrays[f"{name}/{part}"] for part in _MATRIX_PARTS)
             if any(part.dtype.kind != "i" for part in parts[1:]):
                 raise ValueError(f"indices of {name} in the retrieval are not integers")
+            if (parts[2][1:] < parts[2][:-1]).any():  # which is not checked if the last is 0
+                raise ValueError(f"index pointers of {name} in the retrieval fall")
             similarities[name] = csr_matrix(parts, (items, items))
             similarities[name].check_format(full_check=True)  # or a product reads other memory
         proposers = Proposers(similarities, **{name: arrays[name] for name in _ITEM_ARRAYS})
