@@ -175,6 +175,8 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
         ("--everyone all.parquet --why", "--everyone goes with"),
         ("--everyone all.csv", "lists are Parquet; name it .parquet"),
         ("--everyone no/folder/x.parquet", "there is no such folder"),
+        ("--everyone model", "--everyone model: this is a folder; name a file"),
+        ("--everyone /dev/full", "--everyone /dev/full: cannot be written"),
     ],
 )
 def test_recommend_refuses_impossible_flags(city, flags, message):

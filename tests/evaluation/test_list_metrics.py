@@ -170,6 +170,7 @@ def test_candidates_are_ordered_by_choice_and_caution_and_filtered_by_probabilit
     assert candidates.lists(0).tolist() == items.tolist()
     # The log-odds of .9 are 2.2, those of .4 and .6 differ by .8.
     assert candidates.lists(1).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
+    assert candidates.lists(1e308).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
     assert candidates.lists(1, 0.5).tolist() == [[9, 7, 5, -1], [1, -1, -1, -1]]
     many = JudgedCandidates(*(np.tile(values[:1], 10) for values in (items, choice, probability)))
     assert many.lists(0).shape == (1, 20)

@@ -1,5 +1,7 @@
 """Lists from candidates: of everyone as of each alone, with live reviews, and from damaged folders."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +162,27 @@ def test_a_model_without_retrieval_or_with_a_cut_one_is_refused(fitted, tmp_path
     path.unlink()
     with pytest.raises(ModelError, match="damaged"):
         Recommender.load(path.parent)
+
+
+@pytest.mark.parametrize("is_review", [True, False])
+def test_a_failing_encoder_leaves_no_part_of_a_review_or_item(live, monkeypatch, is_review):
+    """Whichever of its calls fails, nothing has changed, and the next attempt counts once."""
+    items, maker, encode = live.state.online.ids["item"], live.state.list_maker, live.models.encoder.encode
+    before, calls = len(items), Mock()
+    for allowed in range(20):
+        calls.side_effect = [None] * allowed + [MemoryError]
+        monkeypatch.setattr(live.models.encoder, "encode", lambda *options: calls() or encode(*options))
+        try:
+            if is_review:
+                live.add_review("somebody new", "somewhere new", 5, PRAISE, "a")
+            else:
+                live.add_item("somewhere new", description=PRAISE)
+        except MemoryError:
+            assert len(items) == maker.retrieval.proposers.items == before
+        else:
+            break
+    monkeypatch.undo()
+    assert allowed > 2
+    assert len(items) == maker.retrieval.proposers.items == before + 1
+    assert maker.retrieval.proposers.visit_count[-1] == is_review
+    assert live.recommend(likes="wonderful ramen", n=5, seen=True).height == 5

@@ -68,6 +68,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
         # Before the model is loaded and all lists are computed.
         if self.everyone and not self.everyone.parent.is_dir():
             raise ValueError(f"--everyone {self.everyone}: there is no such folder")
+        if self.everyone and self.everyone.is_dir():
+            raise ValueError(f"--everyone {self.everyone}: this is a folder; name a file")
         return self
 
 
@@ -127,9 +129,8 @@ def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> No
     lists = recommender.recommend_all(**options.model_dump(include=_EVERYONE))
     try:
         lists.write_parquet(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"--everyone {path}: cannot be written ({reason})") from error
+    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is the latter
+        raise ConfigError(f"--everyone {path}: cannot be written ({error})") from error
     users = len(recommender.state.online.ids["user"])
     stdout.print(f"{path}: {lists.height:,} rows for {users:,} users", markup=False)
 

@@ -203,7 +203,8 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
 def order_score(choice: np.ndarray, probability: np.ndarray, caution: float) -> np.ndarray:
     """Log-odds that order candidates: those of the choice + `caution` times those of a like."""
     odds = probability / (1 - probability).clip(1e-9)
-    return np.asarray(choice + caution * np.log(odds.clip(1e-9)))
+    weight = min(caution, 1e9)  # beyond it the choice counts for nothing, and products overflow
+    return np.asarray(choice + weight * np.log(odds.clip(1e-9)))
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class OnlineState:
         """Add a description, or captions of photos, to a new or known item; its code."""
         self.check_item_content(text, captions)
         dataset = Dataset.single_review(text, np.nan, self._models, note, captions)
+        _ = dataset.text_vectors  # Encode first, as above.
         sums = self._sums("item", dataset)
         code = self._code("item", item)
         entity = self._to_change("item", code)

@@ -248,12 +248,12 @@ class Recommender(PersistentModel):
         note = quotable = note or self.models.annotator.write_notes([text])[0]
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
+        (vector,) = self.models.encoder.encode([text])  # first: if it fails, nothing has changed
         user_code, item_code = self.state.online.add_review(user, item, rating, text, note)
         self.state.catalog.add_text(item_code, text, note)
         day = str(time.date()) if time else ""
         signed = SignedNote(quotable, review_id, user, rating, day)
         self.state.catalog.source.add_note(user_code, item_code, signed)
-        (vector,) = self.models.encoder.encode([text])
         liked = rating >= self.config.like_rating
         self.state.list_maker.add_review(user_code, item_code, liked, vector)
         self._update(item_code, user_code)
@@ -273,12 +273,12 @@ class Recommender(PersistentModel):
         annotated before. Raises a DataError if the model uses neither description nor captions.
         """
         note = note or self.models.annotator.write_notes([description])[0]
+        (vector,) = self.models.encoder.encode([description])
         code = self.state.online.add_item(item, description, note, captions)
         if name:
             self.state.catalog.add_name(code, name)
         self.state.catalog.source.add_captions(code, captions)
         self.state.catalog.add_text(code, description, note)
-        (vector,) = self.models.encoder.encode([description])
         self.state.list_maker.add_item(code, vector)
         self._update(code)
 
