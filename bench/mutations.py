@@ -134,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "a new item is in no list",
         "recommender/proposals.py",
-        "self.retrieval = self.retrieval.with_review(item, vector, None)",
-        "self.retrieval = self.retrieval",
+        "self.retrieval = replace(self.retrieval, proposers=proposers)",
+        "proposers.items",
         "tests/recommender/test_recommender_and_online.py",
     ),
     Mutation(

@@ -117,14 +117,14 @@ class TrainingResult:
 
 def list_visits(dataset: Dataset, axes: TopicAxes, like_rating: float) -> Visits:
     """All reviews of a dataset as visits of users to items."""
-    data = dataset.data
-    liked, topics = data.rating >= like_rating, axes.topics(dataset.text_vectors)
+    data, topics = dataset.data, axes.topics(dataset.texts, dataset.text_vectors)
+    liked = data.rating >= like_rating
     return Visits(data.user, data.item, liked, topics, len(data.users), len(data.items))
 
 
 def fit_retrieval(dataset: Dataset, rows: np.ndarray, config: Config) -> Retrieval:
     """Learn to propose items, from some reviews of a dataset alone."""
-    axes = TopicAxes.fit(dataset.text_vectors, rows)
+    axes = TopicAxes.fit(dataset.texts, dataset.text_vectors, rows)
     visits = list_visits(dataset, axes, config.like_rating).rows(rows)
     return Retrieval.fit(visits, axes, config.seed)
 

@@ -3,11 +3,13 @@
 from unittest.mock import Mock
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
 from mmrec.errors import ModelError
+from mmrec.llm.types import Wish
 from mmrec.recommender.proposals import ListRules
 from mmrec.recommender.recommender import Recommender
 
@@ -85,6 +87,14 @@ def test_a_review_is_in_the_history_at_once_and_changes_the_list(live):
     assert live.recommend("everywhere", 100, seen=True).height == len(items)
 
 
+def test_who_writes_nothing_is_like_nobody(live):
+    items = live.state.online.ids["item"]
+    for user, text in (("silent", ""), ("blank", " \n"), ("talker", PRAISE)):
+        live.add_review(user, items[0], 5.0, text, f"live-{user}")
+    topics = history(live, "silent", "blank", "talker").topics
+    assert topics.any(1).tolist() == [False, False, True]
+
+
 def test_a_new_item_is_listed_last_until_somebody_rates_it(live):
     user, size = live.state.online.ids["user"][0], len(live.state.online.ids["item"])
     live.add_item("new", name="New", description=PRAISE)
@@ -115,6 +125,14 @@ def test_a_user_without_visits_gets_what_is_popular_and_liked(live):
     counts = [proposers.visit_count[part].mean() for part in (codes[:5], codes[-5:])]
     shares = [proposers.like_share[part].mean() for part in (codes[:5], codes[-5:])]
     assert counts[0] > counts[1] or shares[0] > shares[1]
+
+
+def test_a_wish_that_says_nothing_is_answered_by_what_most_users_choose(live, monkeypatch):
+    monkeypatch.setattr("mmrec.recommender.proposals._MATCHED_ITEMS", 5)
+    listed = live.recommend(likes=Wish(), n=25)["item"]
+    visits = live.saved.reviews.table["item"].value_counts(sort=True)["count"]
+    counts = live.saved.reviews.table["item"].value_counts().filter(pl.col("item").is_in(listed.to_list()))
+    assert sorted(counts["count"], reverse=True) == visits[:5].to_list() != visits[-5:].to_list()
 
 
 def test_a_saved_retrieval_proposes_what_it_did(live, fitted):

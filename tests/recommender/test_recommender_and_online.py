@@ -16,6 +16,7 @@ from mmrec.config import AnnotationConfig, Config
 from mmrec.errors import DataError, ModelError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset
+from mmrec.llm.types import Wish
 from mmrec.recommender.explain import KNOWLEDGE_GROUPS
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.recommender import Recommender
@@ -180,6 +181,10 @@ def test_filters_and_the_operating_point_leave_out_items(fitted, users):
     counts = [len(fitted.recommend(users[0], 100, seen=True, max_fpr=bound)) for bound in (0, 0.2, 1)]
     assert counts == sorted(counts)
     assert counts[-1] == len(every_item)
+    # Some items are less probable than any validation review.
+    lowest, _ = fitted.saved.evaluation.curve.for_max_fpr(1)
+    assert min(fitted.recommend_all(100, seen=True)["probability"]) < lowest
+    assert fitted.recommend_all(100, max_fpr=1, seen=True).equals(fitted.recommend_all(100, seen=True))
     threshold, _ = fitted.saved.evaluation.curve.for_max_fpr(0.2)
     assert (fitted.recommend(users[0], 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
@@ -192,6 +197,21 @@ def test_a_diverse_list_has_unlike_items(fitted, users):
         cosines = [dict(fitted.similar_items(item, 100)) for item in listed]
         likeness.append(sum(near.get(item, 0) for near in cosines for item in listed))
     assert likeness[1] < likeness[0]
+
+
+def test_a_diverse_list_has_unrated_items_last_too(live, users):
+    new = [f"new {number}" for number in range(5)]
+    for number, item in enumerate(new):
+        live.add_item(item, description=live.state.dataset.texts[7 * number])
+    for user in (users[0], "stranger"):
+        size = live.recommend(user, 100)["item"].len()
+        for share in (0, 0.5, 1):
+            assert {*live.recommend(user, 100, diversity=share)["item"][-5:]} == {*new}
+            listed = live.recommend(user, size - 6, diversity=share)["item"]
+            assert listed.len() == size - 6
+            assert {*listed}.isdisjoint(new)
+    explored = live.recommend(users[0], 5, diversity=1, explore=True)["item"]
+    assert not {*explored}.isdisjoint(new)
 
 
 def test_a_new_user_may_name_liked_items(fitted, items):
@@ -211,6 +231,21 @@ def test_a_liked_item_may_be_named_by_its_name(fitted, live):
     live.add_item("second", name=name, description=DESCRIPTION)
     with pytest.raises(DataError, match=f"2 items have the name .* as in {item}, second"):
         live.recommend(liked=[name])
+
+
+def test_a_wish_may_be_given_with_names_that_no_item_has(live):
+    item, name = live.saved.reviews.items.select("item", "name").row(0)
+    for wish in (Wish(items=["No Such Place"]), Wish(similar_to=["No Such Place"])):
+        assert live.recommend(likes=wish, n=3).height == 3
+        assert live.explain(None, item, likes=wish).probability > 0
+    assert live.recommend(likes=Wish(items=[f"{name}s"]), n=1)["item"].to_list() == [item]
+
+
+def test_only_the_named_item_counts_as_liked_in_a_wish(live):
+    item, name = live.saved.reviews.items.select("item", "name").row(0)
+    live.add_item("longer", name=f"{name} Express Cafe", description="Cheap burgers and fries.")
+    tastes = live.state.reasons.tastes(None, live.parse_wish(f"a place like {name}"), [])
+    assert tastes.liked.tolist() == [live.state.online.codes["item"][item]]
 
 
 @pytest.mark.parametrize("rules", [{"caution": -1}, {"caution": np.inf}, {"max_fpr": 1.5}])
@@ -324,6 +359,7 @@ def test_a_new_item_is_known_by_one_photo(live, fitted):
     live.add_item("new", captions=[caption])
     assert live.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
     code = live.state.online.codes["item"]["new"]
+    assert not live.state.list_maker.retrieval.proposers.topics[code].any()
     assert live.state.online.features.item.present["photos"][code] == 1
 
 

@@ -282,10 +282,29 @@ def test_tiny_sets_are_listed_too(visits):
     assert fitted.candidates(nothing.rows(np.zeros(0, int)), 5) == []
 
 
+def test_blank_texts_have_no_topics_and_change_no_axis(monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(200, 70)).astype(np.float16)
+    texts = ["" if row % 3 else "words" for row in range(200)]
+    texts[1] = " \n\t"
+    worded, rows = np.arange(0, 200, 3), np.arange(100)
+    expected = TopicAxes.fit(["words"] * len(worded), vectors[worded], np.arange(34))
+    found = TopicAxes.fit(texts, vectors, rows)
+    assert found.mean == pytest.approx(expected.mean, abs=1e-6)
+    assert np.abs((found.axes * expected.axes).sum(0)) == pytest.approx(np.ones(64), abs=1e-3)
+    whole = (vectors.astype(np.float32) - found.mean) @ found.axes
+    for rows_at_once in (65_536, 7):
+        monkeypatch.setattr("mmrec.retrieval.histories._CHUNK_ROWS", rows_at_once)
+        topics = found.topics(texts, vectors)
+        assert np.flatnonzero(topics.any(1)).tolist() == worded.tolist()
+        assert topics[worded] == pytest.approx(whole[worded], abs=1e-4)
+    assert not TopicAxes.fit([""] * 200, vectors, rows).topics([""] * 200, vectors).any()
+
+
 def test_a_new_item_grows_all_arrays_and_is_near_in_text_alone(fitted):
     vector = np.arange(TOPICS, dtype=np.float32)
-    grown = fitted.with_review(ITEMS + 1, vector, True).with_review(ITEMS + 1, vector, None)
-    proposers = grown.proposers
+    proposers = fitted.proposers.with_review(ITEMS + 1, vector, True)
+    proposers = proposers.with_review(ITEMS + 1, vector, None)
+    grown = replace(fitted, proposers=proposers)
     assert proposers.items == ITEMS + 2
     assert {matrix.shape for matrix in proposers.similarities.values()} == {(ITEMS + 2, ITEMS + 2)}
     assert proposers.topics[-1].tolist() == (2 * vector).tolist()

@@ -153,10 +153,11 @@ def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidat
     with track("lists", len(task.users)) as advance:
         maker = ListMaker(retrieval, scorer, histories, caution=0)  # scores are those of choice
         lists = maker.lists(task.users, CANDIDATES, ListRules())
-        for row, (items, probability, choice) in enumerate(lists):
-            result.items[row, : len(items)] = items
-            result.choice[row, : len(items)] = choice
-            result.probability[row, : len(items)] = probability
+        for row, listed in enumerate(lists):
+            places = slice(len(listed.items))
+            result.items[row, places] = listed.items
+            result.choice[row, places] = listed.score
+            result.probability[row, places] = listed.probability
             advance(1)
     return result
 

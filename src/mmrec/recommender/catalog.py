@@ -108,6 +108,10 @@ class Catalog:
         wanted = text.casefold()
         return [code for code, name in enumerate(names) if name and wanted in name.casefold()]
 
+    def items_called(self, name: str) -> list[int]:
+        """Codes of the items with a name; there may be several, or none."""
+        return self._named.codes.get(fold(name), [])
+
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos.
 
@@ -200,10 +204,9 @@ class Catalog:
         """How all items match a wish whose names are names of items."""
         if wish.description:
             return WishMatch.by_taste(self._taste(wish.description))
-        by_name = self._named.codes
         codes: dict[str, list[int]] = {}
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
-            if found := by_name.get(fold(name)):
+            if found := self.items_called(name):
                 codes[name] = found
         votes, space = self._price_votes(np.arange(len(self._items))), self.space("gist")
 
@@ -243,14 +246,13 @@ class Catalog:
         """Code of the item with an id or else a name; a DataError, with others, if not just one."""
         if (code := self._online.codes["item"].get(text)) is not None:
             return code
-        index, by_name = self._named.index, self._named.codes
-        if len(codes := by_name.get(fold(text), [])) == 1:
+        if len(codes := self.items_called(text)) == 1:
             return codes[0]
         if codes:
             ids = ", ".join(map(self._items.__getitem__, codes[:5]))
             problem = f"{len(codes)} items have the name {text!r}"
             raise DataError(f"{problem}: name one by its id, as in {ids}")
-        near = index.near(text) or get_close_matches(text, self._items, 5)
+        near = self._named.index.near(text) or get_close_matches(text, self._items, 5)
         remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ class ListedItems(NamedTuple):
     items: np.ndarray  # (k,) codes
     probability: np.ndarray  # (k,) that the user likes each
     score: np.ndarray  # (k,) log-odds by which they are ordered
+    is_last: np.ndarray  # (k,) whether each stands behind all others, since nobody has rated it
 
 
 class ListRules(NamedTuple):
@@ -87,15 +89,16 @@ class ListMaker:
         self.retrieval, self.histories = retrieval, histories
         self._scorer, self._caution = scorer, caution
 
-    def add_review(self, user: int, item: int, liked: bool, vector: np.ndarray) -> None:
-        """Count a live review with a (d,) vector of its text."""
-        self.retrieval = self.retrieval.with_review(item, vector, liked)
-        topics = self.retrieval.axes.topics(vector[None])[0]
-        self.histories.add(user, item, liked, topics)
-
-    def add_item(self, item: int, vector: np.ndarray) -> None:
-        """Count a description, with a (d,) vector, of an item that may be new."""
-        self.retrieval = self.retrieval.with_review(item, vector, None)
+    def add_text(
+        self, item: int, text: str, vector: np.ndarray, user: int | None = None, liked: bool = False
+    ) -> None:
+        """Count a text, with a (d,) vector, about an item, which may be new: a review if a user is named."""
+        (topics,) = self.retrieval.axes.topics([text], vector[None])
+        visit = None if user is None else liked
+        proposers = self.retrieval.proposers.with_review(item, topics, visit)
+        self.retrieval = replace(self.retrieval, proposers=proposers)
+        if user is not None:
+            self.histories.add(user, item, liked, topics)
 
     def top_items(
         self,
@@ -118,7 +121,9 @@ class ListMaker:
             return self._best(*found, probability, n, rules)
         is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
         items = np.flatnonzero(is_open)
-        items = items[np.argsort(-wanted.log_odds[items], kind="stable")[:_MATCHED_ITEMS]]
+        # Of items that match as well, as where a wish says nothing, those that most users choose.
+        keys = -self.retrieval.proposers.popularity[items], -wanted.log_odds[items]
+        items = items[np.lexsort(keys)[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
         caution = 1.0 if rules.caution is None else rules.caution
         rules = rules._replace(caution=caution, explore=True)
@@ -169,4 +174,4 @@ class ListMaker:
         is_last = self._scorer.inputs.item.has_no_rating(items) & (not rules.explore)
         order = np.lexsort((-score, is_last))
         best = order[(named | (probability >= rules.min_probability))[order]][:n]
-        return ListedItems(items[best], probability[best], score[best])
+        return ListedItems(items[best], probability[best], score[best], is_last[best])

@@ -64,7 +64,7 @@ class ReasonFinder:
         if wish is not None:
             note = Note(likes=[*wish.wanted, *wish.prices], dislikes=wish.unwanted)
             for name in wish.similar_to:
-                codes += self._catalog.named_items(name)
+                codes += self._catalog.items_called(name)
         return Tastes(None, np.array(codes, dtype=np.int64), self._reader.count([note]))
 
     def reasons(self, tastes: Tastes, item: int) -> list[Reason]:

@@ -98,7 +98,8 @@ class Recommender(PersistentModel):
             liked: ids or names of items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
-            max_fpr: only items so probable that at most this share of the dislikes would pass.
+            max_fpr: only items so probable that at most this share of the dislikes would pass, which
+                may be fewer than n; 1 leaves out none.
             caution: weight of the log-odds of a like, by default the setting of the fit, and 1
                 beside `likes`; at 0 only what people choose, or the match, counts.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
@@ -128,10 +129,13 @@ class Recommender(PersistentModel):
             allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
         count = 10 * n if diversity else n
         listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
-        items, probability, score = listed
+        items, probability = listed.items, listed.probability
         if diversity:
-            directions = state.catalog.space("gist").directions(items)
-            chosen = diversify(score, directions, n, diversity)
+            # Items that stand last, since nobody has rated them, stay there.
+            rated = np.flatnonzero(~listed.is_last)
+            directions = state.catalog.space("gist").directions(items[rated])
+            chosen = diversify(listed.score[rated], directions, n, diversity)
+            chosen = np.append(chosen, np.flatnonzero(listed.is_last))[:n]
             items, probability = items[chosen], probability[chosen]
         table = state.catalog.describe(items)
         return table.insert_column(2, pl.Series("probability", probability))
@@ -154,8 +158,8 @@ class Recommender(PersistentModel):
         lists = state.list_maker.lists(online.views("user", users), n, rules)
         rows: list[tuple[str, int, str, float]] = []
         with track("recommending", len(users)) as advance:
-            for user, (items, probability, _) in zip(users, lists, strict=True):
-                ranked = zip(items.tolist(), probability.tolist(), strict=True)
+            for user, listed in zip(users, lists, strict=True):
+                ranked = zip(listed.items.tolist(), listed.probability.tolist(), strict=True)
                 for rank, (item, value) in enumerate(ranked, 1):
                     rows.append((user, rank, online.ids["item"][item], value))
                 advance(1)
@@ -169,12 +173,12 @@ class Recommender(PersistentModel):
         return catalog.parse_wish(text) if wish is None else catalog.resolve_names(wish)
 
     def _wish(self, likes: str | Wish | None) -> Wish | None:
-        if isinstance(likes, str):
-            return self.parse_wish(likes) if likes else None
-        return likes
+        if isinstance(likes, Wish):
+            return self.state.catalog.resolve_names(likes)
+        return self.parse_wish(likes) if likes else None
 
     def search(self, text: str, n: int = 10) -> list[str]:
-        """Ids of items with the text in their name, then of those with nearest reviews."""
+        """Ids of items with the text in their name, then of those that match it best as a wish."""
         codes = self.state.catalog.named_items(text)
         if len(codes) < n:
             codes += self.state.catalog.rank_items(text)[:n].tolist()
@@ -230,8 +234,11 @@ class Recommender(PersistentModel):
             raise DataError(f"caution {caution}: give a number from 0 on")
         if max_fpr is not None and not 0 <= max_fpr <= 1:
             raise DataError(f"max_fpr {max_fpr}: give a share from 0 to 1")
-        curve = self.saved.evaluation.curve
-        lowest = 0.0 if max_fpr is None else curve.for_max_fpr(max_fpr)[0]
+        lowest = 0.0
+        if (
+            max_fpr is not None and max_fpr < 1
+        ):  # 1 is no bound; the curve has that of validation rows
+            lowest, _ = self.saved.evaluation.curve.for_max_fpr(max_fpr)
         return ListRules(seen, lowest, caution, explore)
 
     def add_review(
@@ -255,7 +262,7 @@ class Recommender(PersistentModel):
         signed = SignedNote(quotable, review_id, user, rating, day)
         self.state.catalog.source.add_note(user_code, item_code, signed)
         liked = rating >= self.config.like_rating
-        self.state.list_maker.add_review(user_code, item_code, liked, vector)
+        self.state.list_maker.add_text(item_code, text, vector, user_code, liked)
         self._update(item_code, user_code)
 
     def add_item(
@@ -279,7 +286,7 @@ class Recommender(PersistentModel):
             self.state.catalog.add_name(code, name)
         self.state.catalog.source.add_captions(code, captions)
         self.state.catalog.add_text(code, description, note)
-        self.state.list_maker.add_item(code, vector)
+        self.state.list_maker.add_text(code, description, vector)
         self._update(code)
 
     def _update(self, item: int, user: int | None = None) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-_TOPICS = 64
+_TOPICS, _CHUNK_ROWS = 64, 65_536  # vectors may be larger than memory
 
 
 @dataclass(frozen=True)
 class TopicAxes:
-    """The principal axes of text vectors: t numbers instead of d for a text."""
+    """The principal axes of text vectors: t numbers instead of d for a text.
+
+    Blank texts have a vector, too, but no topics: it would make all who write nothing alike.
+    """
 
     mean: np.ndarray  # (d,)
     axes: np.ndarray  # (d, t)
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, rows: np.ndarray) -> TopicAxes:
-        """From some rows of (n, d) vectors of reviews, in chunks: they may be larger than memory."""
-        size = vectors.shape[1]
+    def fit(cls, texts: Sequence[str], vectors: np.ndarray, rows: np.ndarray) -> TopicAxes:
+        """From some rows of n texts of reviews and their (n, d) vectors."""
+        size, rows = vectors.shape[1], rows[_has_words(texts)[rows]]
         total, products = np.zeros(size), np.zeros((size, size))
-        for chunk in np.array_split(rows, 1 + len(rows) // 65_536):
+        for chunk in np.array_split(rows, 1 + len(rows) // _CHUNK_ROWS):
             block = vectors[chunk].astype(np.float32)
             total += block.sum(0)
             products += block.T @ block
@@ -31,9 +35,16 @@ class TopicAxes:
         axes = np.linalg.eigh(covariance)[1][:, -_TOPICS:]
         return cls(mean.astype(np.float32), axes.astype(np.float32))
 
-    def topics(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, t) topics of (n, d) vectors."""
-        return (vectors.astype(np.float32) - self.mean) @ self.axes
+    def topics(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        """(n, t) topics of n texts with (n, d) vectors."""
+        topics, rows = np.zeros((len(texts), self.axes.shape[1]), np.float32), _has_words(texts)
+        for chunk in np.array_split(np.flatnonzero(rows), 1 + len(texts) // _CHUNK_ROWS):
+            topics[chunk] = (vectors[chunk].astype(np.float32) - self.mean) @ self.axes
+        return topics
+
+
+def _has_words(texts: Sequence[str]) -> np.ndarray:
+    return np.array([bool(text.strip()) for text in texts], dtype=bool)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -130,11 +130,6 @@ class Retrieval:
         if (likes < 0).any() or (likes > visits).any():
             raise ValueError("likes of the retrieval are negative, or more than visits")
         return cls(axes, proposers, arrays["weights"])
-
-    def with_review(self, item: int, vector: np.ndarray, liked: bool | None) -> Retrieval:
-        """Count a (d,) text vector about an item, and a visit (see `Proposers.with_review`)."""
-        topics = self.axes.topics(vector[None])[0]
-        return replace(self, proposers=self.proposers.with_review(item, topics, liked))
 
 
 def _training_lists(
