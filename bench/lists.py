@@ -98,9 +98,8 @@ def invented_retrieval(visits: Visits, rng: np.random.Generator) -> Retrieval:
     visit_count, like_count = (
         np.bincount(c, minlength=visits.items).astype(np.float32) for c in counts
     )
-    made = Proposers(
-        dict(zip(SIMILARITIES, matrices, strict=True)), factors / 8, topics, visit_count, like_count
-    )
+    similarities = dict(zip(SIMILARITIES, matrices, strict=True))
+    made = Proposers(similarities, factors / 8, topics, topics, visit_count, like_count)
     weights = np.arange(len(input_names(made.names))) < len(made.names)
     mean, axes = np.zeros(TOPICS, np.float32), np.eye(TOPICS, dtype=np.float32)
     return Retrieval(TopicAxes(mean, axes), made, weights.astype(np.float32))

@@ -4,7 +4,8 @@
 
 Some users with many reviews are left out of the model whole. The text of the earlier half of their
 reviews is their wish; recall@20 counts the liked items among the later half. Beside it: the most
-reviewed items, and the list of an unknown user.
+reviewed items, and the list of an unknown user. Half of all users, by a hash of their ids, are for
+choices (--validation), the others for the test.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -22,11 +24,12 @@ from mmrec.data.schema import Reviews
 
 
 def split_users(
-    reviews: Reviews, count: int, seed: int, others: int | None
+    reviews: Reviews, count: int, seed: int, others: int | None, *, validation: bool
 ) -> tuple[Reviews, list[pl.DataFrame]]:
     """The reviews of `others`, and those of `count` users, each in order of time."""
     sizes = reviews.table["user"].value_counts().filter(pl.col("count") >= 8)
-    chosen = sizes["user"].sort().sample(min(count, len(sizes)), seed=seed)
+    half = [name for name in sizes["user"].sort() if crc32(name.encode()) % 2 == validation]
+    chosen = pl.Series("user", half).sample(min(count, len(half)), seed=seed)
     is_held_out = pl.col("user").is_in(chosen.implode())
     held_out = reviews.table.filter(is_held_out).sample(fraction=1, shuffle=True, seed=seed)
     users = held_out.sort("time", nulls_last=True, maintain_order=True).partition_by("user")
@@ -43,13 +46,16 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--item-kind", default="restaurant")
-    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--others", type=int, help="number of users whose reviews the model has")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validation", action="store_true", help="users for choices")
     options = parser.parse_args()
     config = Config(seed=options.seed, annotation=AnnotationConfig(item_kind=options.item_kind))
     reviews = read_reviews(options.data)
-    training, users = split_users(reviews, options.users, options.seed, options.others)
+    training, users = split_users(
+        reviews, options.users, options.seed, options.others, validation=options.validation
+    )
     recommender = Recommender(config).fit(training)
     counts = training.table["item"].value_counts(sort=True)
     popular, unknown = (

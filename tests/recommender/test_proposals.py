@@ -111,7 +111,7 @@ def test_a_new_item_is_listed_last_until_somebody_rates_it(live):
     assert live.state.list_maker.retrieval.proposers.visit_count[-1] == 1
     scores = live.state.list_maker.retrieval.proposers.scores(history(live, user))
     assert not scores[:5, 0, -1].any()  # words alone speak for it until the next fit
-    assert scores[-2, 0, -1] != 0
+    assert scores[-3, 0, -1] != 0
     by_probability = live.recommend("unknown", size + 5, seen=True, caution=1e6)
     assert by_probability["item"][-1] != "new"
 

@@ -292,6 +292,17 @@ def test_a_long_text_describes_a_taste(fitted):
     assert lists[0].height == lists[1].height == 25
     assert lists[0]["item"].to_list() != lists[1]["item"].to_list()
     assert lists[0]["item"].head(5).to_list() == fitted.recommend(likes=ramen, n=5)["item"].to_list()
+    assert len({*fitted.search(ramen, 7)}) == 7
+
+
+def test_each_line_of_a_long_text_is_read_as_a_review_of_an_unknown_item(fitted):
+    lines, maker = ["The ramen was rich. " * 20, "Kind staff, fair prices. " * 20], fitted.state.list_maker
+    listed = fitted.recommend(likes="\n\n".join(lines), n=8, caution=0)["item"]
+    topics = maker.retrieval.axes.topics(lines, fitted.models.encoder.encode(lines))
+    history = maker.histories.of_texts(topics, maker.retrieval.proposers.items)
+    assert history.visits.nnz == 0
+    ((found, _),) = maker.retrieval.candidates(history, 100)
+    assert listed.to_list() == [fitted.state.online.ids["item"][code] for code in found[:8]]
 
 
 def test_similar_items_and_users_are_never_themselves(fitted, users, items):

@@ -162,19 +162,20 @@ def test_batches_of_any_size_find_the_same_lists(fitted, monkeypatch):
         assert first[1] == pytest.approx(second[1], abs=5e-3)
 
 
-def test_weights_find_the_proposer_that_tells_choices_and_few_targets_leave_the_plain_sum():
+def test_weights_find_the_proposer_that_tells_choices_and_few_targets_leave_plain_ones():
     rng, lists = np.random.default_rng(0), torch.arange(200).repeat_interleave(20)
     inputs = torch.from_numpy(rng.normal(size=(4000, 9)).astype(np.float32)) * torch.arange(1, 10)
     strength = 2 * inputs[:, 3] / inputs[:, 3].std()
     choice = (strength + torch.from_numpy(rng.gumbel(size=4000))).view(200, 20).argmax(1)
     chosen = torch.zeros(200, 20).scatter_(1, choice[:, None], 1.0).flatten()
-    weights = fit_weights(lists, inputs, chosen, proposers=4)
+    plain = torch.arange(9) % 2.0
+    weights = fit_weights(lists, inputs, chosen, plain)
     effect = weights * inputs.std(0)
     assert effect.abs().argmax() == 3
     assert 1.0 < effect[3] < 2.2  # shrunk by the penalty
     assert effect[np.arange(9) != 3].abs().max() < 0.2
-    few = fit_weights(lists[:400], inputs[:400], chosen[:400], proposers=4)
-    assert few.tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    few = fit_weights(lists[:400], inputs[:400], chosen[:400], plain)
+    assert few.tolist() == plain.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +192,43 @@ def test_lists_follow_likes_where_visits_tell_nothing(board):
     hits = []
     for user, (items, _) in enumerate(fitted.candidates(Histories.from_visits(board), 4)):
         hits.extend(items % 2 == user % 2)
-    plain = replace(fitted, weights=(np.arange(len(fitted.weights)) < 6).astype(np.float32))
+    plain = replace(fitted, weights=(np.arange(len(fitted.weights)) < 8).astype(np.float32))
     plain_hits = []
     for user, (items, _) in enumerate(plain.candidates(Histories.from_visits(board), 4)):
         plain_hits.extend(items % 2 == user % 2)
     assert np.mean(hits) > 0.9
     assert np.mean(plain_hits) < np.mean(hits)
+
+
+def test_visitors_texts_are_what_they_write_of_other_items():
+    visits = random_visits(share=0.05)
+    expected, directions = np.zeros((ITEMS, TOPICS)), {}
+    for row, user in enumerate(visits.user):
+        others = (visits.user == user) & (np.arange(len(visits.user)) != row)
+        if others.any():
+            total = visits.topics[others].sum(0)
+            directions[row] = total / np.linalg.norm(total)
+    assert 10 < len(directions) < len(visits.user)  # the others have written once
+    for row, direction in directions.items():
+        expected[visits.item[row]] += direction - np.mean([*directions.values()], axis=0)
+    assert Proposers.fit(visits, 0).visitor_topics == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("who", ["visitors", "items"])
+def test_texts_alone_lead_to_what_those_who_write_so_like(board, who):
+    """Texts tell who is even; or which item is."""
+    parity = {"visitors": board.user, "items": board.item}[who] % 2
+    topics = board.topics.copy()
+    topics[:, 0] += 20 * (parity - 0.5)
+    likes = board.rows(board.liked)
+    fitted = Retrieval.fit(replace(likes, topics=topics[board.liked]), axes(), seed=1)
+    texts = Histories.from_visits(replace(board, topics=topics)).rows(np.arange(2)).texts_alone()
+    texts = replace(texts, topics=np.array([[-9.0, *np.zeros(5)], [9.0, *np.zeros(5)]], np.float32))
+    for is_odd, (items, _) in enumerate(fitted.candidates(texts, 8)):
+        assert np.mean(items % 2 == is_odd) > 0.9
+    names = input_names(fitted.proposers.names)
+    first = names.index("texts for texts alone")
+    assert fitted.weights[first : first + 2].max() > 0.1
 
 
 def test_weights_are_learned_from_liked_visits_that_proposers_have_not_seen(board, monkeypatch):
@@ -207,8 +239,8 @@ def test_weights_are_learned_from_liked_visits_that_proposers_have_not_seen(boar
         fits[id(proposers)] = (proposers, {*zip(visits.user.tolist(), visits.item.tolist(), strict=True)})
         return proposers
 
-    def training_lists(proposers, histories, wanted, rng):
-        parts = make(proposers, histories, wanted, rng)
+    def training_lists(proposers, histories, wanted, rng, *, by_texts=False):
+        parts = make(proposers, histories, wanted, rng, by_texts=by_texts)
         lists.append((proposers, histories, wanted, sum(float(part[2].sum()) for part in parts)))
         return parts
 
@@ -224,7 +256,7 @@ def test_weights_are_learned_from_liked_visits_that_proposers_have_not_seen(boar
         assert targets == len(pairs) > 30  # all of them are candidates of 28 items
         found += pairs
     liked = {*zip(board.user[board.liked].tolist(), board.item[board.liked].tolist(), strict=True)}
-    assert sorted(found) == sorted(liked)
+    assert sorted(found) == sorted([*liked, *liked])  # by visits and by texts alone
     assert fits[id(fitted.proposers)][1] == every
 
 
@@ -250,7 +282,7 @@ def test_a_proposer_that_remembers_visits_gets_no_weight(board, monkeypatch):
         monkeypatch.setattr(Proposers, "scores", scores)
         fitted = Retrieval.fit(owned, axes(28), seed=1)
         names = input_names(fitted.proposers.names)
-        return fitted.weights[[names.index("texts"), names.index("rank by texts")]]
+        return fitted.weights[[names.index(f"{rank}visitors' texts") for rank in ("", "rank by ")]]
 
     assert share_of_memory(leak=False) == pytest.approx([0, 0], abs=0.05)
     assert np.abs(share_of_memory(leak=True)).max() > 0.3
@@ -313,7 +345,7 @@ def test_a_new_item_grows_all_arrays_and_is_near_in_text_alone(fitted):
     histories = Histories.from_visits(random_visits(items=ITEMS + 2))
     scores = proposers.scores(histories)
     assert not scores[: len(SIMILARITIES) + 1, :, -1].any()
-    assert np.abs(scores[-2, :, -1]).max() > 0.1
+    assert np.abs(scores[-3, :, -1]).max() > 0.1
     assert scores[-1, :, -1] == pytest.approx(np.log(2))
     assert {*grown.candidates(histories.rows(np.array([0])), 100)[0][0]} >= {ITEMS, ITEMS + 1}
 

@@ -48,7 +48,7 @@ def test_one_planted_test_visit_is_caught(city):
     assert compare.audit_retrieval(planted(city, evidence[1:])).violations
 
 
-@pytest.mark.parametrize("name", ["item_factors", "topics", "weights", "walks/data"])
+@pytest.mark.parametrize("name", ["item_factors", "topics", "visitor_topics", "weights", "walks/data"])
 def test_one_changed_number_is_caught(city, name):
     arrays = city.retrieval.arrays()
     values = arrays[name] = arrays[name].copy()

@@ -120,7 +120,7 @@ def _print_wish(recommender: Recommender, wish: Wish) -> None:
     """Say what was understood, and what of it no item fits."""
     understood = str(wish) or "nothing, so this is what most users like"
     stdout.print(f"Understood: {understood}", markup=False)
-    if unmatched := recommender.state.catalog.match(wish).unmatched:
+    if not wish.description and (unmatched := recommender.state.catalog.match(wish).unmatched):
         stdout.print(f"No reviews speak for: {'; '.join(unmatched)}", markup=False)
     if failures := recommender.models.annotator.failure_summary:
         console.print(f"- read by rules: {failures}", markup=False)

@@ -201,9 +201,7 @@ class Catalog:
         return wish.model_copy(update=fields)
 
     def match(self, wish: Wish) -> WishMatch:
-        """How all items match a wish whose names are names of items."""
-        if wish.description:
-            return WishMatch.by_taste(self._taste(wish.description))
+        """How all items match a wish, not a description, whose names are names of items."""
         codes: dict[str, list[int]] = {}
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
             if found := self.items_called(name):
@@ -216,31 +214,15 @@ class Catalog:
         items = WishItems(self._named.folded, codes, votes, gist_similarity)
         return self._matcher.match(wish, items)
 
-    def _taste(self, description: str) -> np.ndarray:
-        """(m,) how much the taste of a text speaks for items, in standard deviations.
-
-        Popularity decides most; then whether users who write alike went there, and whether what
-        is liked about the item is alike.
-        """
-        sentences = split_sentences(description)[:100]
-        praise = [text for text in sentences if self._lexicon.opinion_score(split_words(text)) >= 0]
-        vector = self._encoder.encode(praise or sentences).mean(0, dtype=np.float32)
-        likes, users, data = self.space("likes"), self.space("users"), self._dataset.data
-        size = len(self._items)
-        visits = np.bincount(data.item, minlength=size)
-        cosine = likes.similarity(vector - likes.mean) * visits / (visits + 5)
-        nearness = users.similarity(vector - users.mean)[: len(data.users)].clip(0)
-        nearness[np.argsort(-nearness)[300:]] = 0
-        visited = np.bincount(data.item, weights=nearness[data.user] ** 3, minlength=size)
-        taste = np.zeros(size)
-        for x, weight in ((np.log1p(visits), 1.0), (visited, 0.25), (cosine, 0.2)):
-            taste += weight * (x - x.mean()) / max(float(x.std()), 1e-9)
-        return taste
-
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those that match the words of a query best first."""
-        match = self.match(self.parse_wish(query))
-        return np.argsort(-match.log_odds, kind="stable")
+        wish = self.parse_wish(query)
+        if wish.description:
+            space, (vector,) = self.space("gist"), self._encoder.encode([wish.description])
+            score = space.similarity(vector.astype(np.float32) - space.mean)
+        else:
+            score = self.match(wish).log_odds
+        return np.argsort(-score, kind="stable")
 
     def find_item(self, text: str) -> int:
         """Code of the item with an id or else a name; a DataError, with others, if not just one."""

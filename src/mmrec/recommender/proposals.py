@@ -60,6 +60,11 @@ class UserHistories:
         topics = np.zeros((1, self._saved.topics.shape[1]), np.float32)
         return Histories(visits, visits, topics)
 
+    def of_texts(self, topics: np.ndarray, items: int) -> Histories:
+        """The history of a new user who has written (n, t) topics about unknown items."""
+        nothing = csr_matrix((1, items), dtype=np.float32)
+        return Histories(nothing, nothing, topics.sum(0, keepdims=True))
+
 
 class ListedItems(NamedTuple):
     """k items of a list, best first."""

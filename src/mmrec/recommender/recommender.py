@@ -117,7 +117,13 @@ class Recommender(PersistentModel):
         view, inputs = self.state.find_user(user, wish, liked)
         size = state.list_maker.retrieval.proposers.items
         wanted: Histories | WishMatch
-        if wish:
+        if wish and wish.description:
+            # Each line is read as a review.
+            lines = wish.description.splitlines()
+            vectors = self.models.encoder.encode(lines)
+            topics = state.list_maker.retrieval.axes.topics(lines, vectors)
+            wanted = state.list_maker.histories.of_texts(topics, size)
+        elif wish:
             wanted = state.catalog.match(wish)
         elif liked:
             codes = [state.catalog.find_item(item) for item in liked]

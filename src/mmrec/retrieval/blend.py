@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from mmrec.retrieval.histories import Histories
-from mmrec.retrieval.proposers import Proposers
+from mmrec.retrieval.proposers import TEXT_PROPOSERS, Proposers
 
 _PROPOSED, _MAX_RANK = 60, 200  # items that each proposer brings; ranks behind are alike
 _PENALTY, _MIN_TARGETS = 50.0, 30  # of weights; with fewer targets they are not learned
+TEXT_INPUTS = [f"{name} for texts alone" for name in (*TEXT_PROPOSERS, "item visits")]
+"""Inputs whose plain sum orders items for texts alone, where no weights are learned."""
 _TYPICAL_HISTORY, _TYPICAL_POPULARITY = 1.5, 3.0  # logs; interactions are zero there
 
 
@@ -23,13 +25,16 @@ def propose(
     allowed: np.ndarray | None = None,
     *,
     visited_too: bool = False,
+    by_texts: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(c, 2) user and item of all candidates of b users, and (c, p) inputs of the blend.
 
     Candidates are the best items of each proposer, at least `limit`, of (m,) `allowed` ones that the
-    user has not visited, unless these may be in lists, too. `input_names` says what the inputs are.
+    user has not visited, unless these may be in lists, too. `input_names` says what the inputs are;
+    `by_texts` they are those of users whose visits are not known.
     """
-    scores = torch.from_numpy(proposers.scores(histories))
+    known = histories.texts_alone() if by_texts else histories
+    scores = torch.from_numpy(proposers.scores(known))
     visits, kept = histories.visits.tocoo(), min(max(_MAX_RANK, limit), proposers.items)
     visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
     deviation, mean = torch.std_mean(scores, dim=2, correction=0, keepdim=True)
@@ -48,8 +53,9 @@ def propose(
     user, item = pairs = (is_candidate & is_open).nonzero().T
     popularity = torch.from_numpy(proposers.popularity)[item, None]
     like_share = torch.from_numpy(proposers.like_share)[item, None]
-    visit_count = torch.from_numpy(np.diff(histories.visits.indptr))[user, None]
+    visit_count = torch.from_numpy(np.diff(known.visits.indptr))[user, None]
     has_history = (visit_count > 0).float()
+    has_texts = (1 - has_history) * torch.from_numpy(known.topics.any(1))[user, None]
     length = visit_count.log1p() - _TYPICAL_HISTORY
     of_item = torch.cat([like_share, popularity, popularity**2], dim=1)
     # Of the candidates alone, since this is the largest array.
@@ -59,8 +65,12 @@ def propose(
     inputs = torch.cat([of_proposers, of_item], dim=1)
     with_popularity = of_proposers * (popularity - _TYPICAL_POPULARITY)
     blocks = [inputs, inputs * length, with_popularity]
-    # Without visits only popularity and likes tell anything, with weights of their own.
-    blocks = [block * has_history for block in blocks] + [of_item * (1 - has_history)]
+    texts = slice(-1 - len(TEXT_PROPOSERS), -1)  # before popularity
+    by_text = torch.cat([standard[texts], log_rank[texts, user, item]]).T
+    # Without visits only texts, popularity and likes tell anything, with weights of their own.
+    blocks = [block * has_history for block in blocks]
+    blocks += [torch.cat([by_text, of_item], dim=1) * has_texts]
+    blocks += [of_item * (1 - has_history - has_texts)]
     return pairs.T, torch.cat(blocks, dim=1).float()
 
 
@@ -73,17 +83,19 @@ def input_names(proposers: Sequence[str]) -> list[str]:
     inputs = [*of_proposers, *of_item]
     names = [*inputs, *(f"{name} x user visits" for name in inputs)]
     names += [f"{name} x item visits" for name in of_proposers]
+    by_text = [*TEXT_PROPOSERS, *(f"rank by {name}" for name in TEXT_PROPOSERS), *of_item]
+    names += [f"{name} for texts alone" for name in by_text]
     return [*names, *(f"{name} for new users" for name in of_item)]
 
 
-def fit_weights(lists: Tensor, inputs: Tensor, chosen: Tensor, proposers: int) -> Tensor:
+def fit_weights(lists: Tensor, inputs: Tensor, chosen: Tensor, plain: Tensor) -> Tensor:
     """(p,) weights of the blend, by a conditional logit (McFadden, 1974) of (c,) candidates.
 
     Every `chosen` candidate competes with all candidates of its list (`lists` counts from 0). Too few
-    of them leave the plain sum of the standard scores of all `proposers` but popularity, the last.
+    of them leave the `plain` weights, (p,).
     """
     if chosen.sum() < _MIN_TARGETS:
-        return (torch.arange(inputs.shape[1]) < proposers - 1).float()
+        return plain
     deviation, mean = torch.std_mean(inputs, dim=0, correction=0)
     standard = (inputs - mean) / (deviation + 1e-6)
     count, size = float(chosen.sum()), int(lists.max()) + 1

@@ -87,6 +87,11 @@ class Histories:
         """The histories of some users."""
         return Histories(self.visits[users], self.likes[users], self.topics[users])
 
+    def texts_alone(self) -> Histories:
+        """The same users, as if their visits were not known."""
+        nothing = csr_matrix(self.visits.shape, dtype=np.float32)
+        return Histories(nothing, nothing, self.topics)
+
 
 def visit_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> csr_matrix:
     """(users, items) 1 where a user visited an item; a repeated visit counts once."""

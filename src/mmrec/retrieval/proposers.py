@@ -14,6 +14,8 @@ from mmrec.retrieval.histories import Histories, Visits, sum_topics, unit_rows
 
 SIMILARITIES = ("co-visits", "co-likes", "walks", "similar texts")
 """Proposers that are matrices between items."""
+TEXT_PROPOSERS = ("texts", "visitors' texts")
+"""Those that know what to propose to a user of whom there are texts alone."""
 _PRIOR_RATINGS = 5.0
 
 
@@ -25,6 +27,7 @@ class Proposers:
     similarities: Mapping[str, csr_matrix]
     item_factors: np.ndarray  # (m, f)
     topics: np.ndarray  # (m, t) sums over the texts about each item
+    visitor_topics: np.ndarray  # (m, t) sums over what its visitors write about other items
     visit_count: np.ndarray  # (m,)
     like_count: np.ndarray  # (m,)
 
@@ -46,6 +49,7 @@ class Proposers:
             similarities=dict(zip(SIMILARITIES, matrices, strict=True)),
             item_factors=factors.fit_item_factors(pairs, seed),
             topics=topics,
+            visitor_topics=_other_topics(visits, histories.topics),
             visit_count=np.bincount(visits.item, minlength=size).astype(np.float32),
             like_count=np.bincount(visits.item[visits.liked], minlength=size).astype(np.float32),
         )
@@ -54,7 +58,7 @@ class Proposers:
     def names(self) -> list[str]:
         """Of all proposers, in the order of `scores`."""
         by_factors = [f"{rank} factors" for rank in factors.RANKS]
-        return [*self.similarities, *by_factors, "texts", "popularity"]
+        return [*self.similarities, *by_factors, *TEXT_PROPOSERS, "popularity"]
 
     @property
     def items(self) -> int:
@@ -73,8 +77,8 @@ class Proposers:
         return (self.like_count + _PRIOR_RATINGS * mean) / (self.visit_count + _PRIOR_RATINGS)
 
     @cached_property
-    def _directions(self) -> np.ndarray:
-        return unit_rows(self.topics)
+    def _directions(self) -> tuple[np.ndarray, np.ndarray]:
+        return unit_rows(self.topics), unit_rows(self.visitor_topics)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """(proposers, b, m) float32 scores of all items for b users."""
@@ -83,17 +87,20 @@ class Proposers:
             start = histories.likes if name == "co-likes" else histories.visits
             scores[position] = (start @ similarity).toarray()
         filtered = factors.factor_scores(histories.visits, self.item_factors, self.visit_count)
-        scores[len(self.similarities) : -2] = filtered
-        scores[-2] = unit_rows(histories.topics) @ self._directions.T
+        scores[len(self.similarities) : -3] = filtered
+        user_directions = unit_rows(histories.topics)
+        for position, directions in enumerate(self._directions, -3):
+            scores[position] = user_directions @ directions.T
         scores[-1] = self.popularity
         return scores
 
     def with_review(self, item: int, topics: np.ndarray, liked: bool | None) -> Proposers:
         """Count (t,) topics about an item, which may be new, and a visit unless `liked` is None.
 
-        Co-visits and factors stay as they are until the next fit: a new item has none.
+        Co-visits, factors and visitors' texts stay as they are until the next fit: a new item has none.
         """
-        arrays = {name: getattr(self, name) for name in ("topics", "visit_count", "like_count")}
+        names = "topics", "visitor_topics", "visit_count", "like_count"
+        arrays = {name: getattr(self, name) for name in names}
         grown, matrices = max(item + 1 - self.items, 0), dict(self.similarities)
         for name, values in arrays.items():
             arrays[name] = np.pad(values, [(0, grown), *[(0, 0)] * (values.ndim - 1)])
@@ -107,3 +114,15 @@ class Proposers:
             arrays["visit_count"][item] += 1
             arrays["like_count"][item] += liked
         return replace(self, similarities=matrices, item_factors=item_factors, **arrays)
+
+
+def _other_topics(visits: Visits, user_topics: np.ndarray) -> np.ndarray:
+    """(m, t) sums, over the visits of each item, of what the user writes of other items.
+
+    Each of those who write of others counts as a direction, in deviation from their mean.
+    """
+    others = user_topics[visits.user] - visits.topics
+    rows = np.flatnonzero(np.linalg.norm(others, axis=1) > 1e-3)  # not the noise of rounding
+    directions = unit_rows(others[rows])
+    mean = directions.sum(0) / max(len(rows), 1)
+    return sum_topics(visits.item[rows], directions - mean, visits.items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,15 @@ import torch
 from scipy.sparse import csr_matrix
 
 from mmrec.console import track
-from mmrec.retrieval.blend import fit_weights, input_names, propose
+from mmrec.retrieval.blend import TEXT_INPUTS, fit_weights, input_names, propose
 from mmrec.retrieval.histories import Histories, TopicAxes, Visits
 from mmrec.retrieval.proposers import SIMILARITIES, Proposers
 
-_ITEM_ARRAYS = ("item_factors", "topics", "visit_count", "like_count")
+_ITEM_ARRAYS = ("item_factors", "topics", "visitor_topics", "visit_count", "like_count")
 _MATRIX_PARTS = ("data", "indices", "indptr")
 _INDEX_PARTS = ("/indices", "/indptr")
 _FOLDS, _LISTS_PER_FOLD, _CANDIDATES_PER_LIST = 4, 2500, 150
+_TEXT_LISTS_PER_FOLD = 1000  # of fewer weights
 _BATCH_CELLS = 1 << 19  # users times items that are scored at once
 
 
@@ -37,27 +38,20 @@ class Retrieval:
         """
         rng = np.random.default_rng(seed)
         fold = rng.integers(0, _FOLDS, len(visits.user))
-        parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        by_visits, by_texts = list[_TrainingList](), list[_TrainingList]()
         with track("learning lists", _FOLDS + 1) as advance:
             for number in range(_FOLDS):
                 proposers = Proposers.fit(visits.rows(fold != number), seed)
                 histories = Histories.from_visits(visits.rows(fold != number))
                 wanted = visits.rows((fold == number) & visits.liked)
-                parts += _training_lists(proposers, histories, wanted, rng)
+                by_visits += _training_lists(proposers, histories, wanted, rng)
+                by_texts += _training_lists(proposers, histories, wanted, rng, by_texts=True)
                 advance(1)
             proposers = Proposers.fit(visits, seed)
             advance(1)
-        if not parts:  # nobody chose a candidate, which are too few targets
-            nothing = torch.zeros(1, len(input_names(proposers.names)))
-            parts.append((torch.zeros(1, dtype=torch.long), nothing, torch.zeros(1)))
-        starts = np.cumsum([0, *(int(lists.max()) + 1 for lists, _, _ in parts)])
-        lists = [part[0] + int(start) for part, start in zip(parts, starts, strict=False)]
-        weights = fit_weights(
-            torch.cat(lists),
-            torch.cat([p[1] for p in parts]),
-            torch.cat([p[2] for p in parts]),
-            len(proposers.names),
-        )
+        # Inputs of users with visits are zero for texts alone, and the other way round.
+        weights = _learn_weights(by_visits, proposers.names, proposers.names[:-1])
+        weights += _learn_weights(by_texts, proposers.names, TEXT_INPUTS)
         return cls(axes, proposers, weights.numpy())
 
     def candidates(
@@ -119,7 +113,8 @@ class Retrieval:
         (size, topics), (_, rank) = axes.axes.shape, proposers.item_factors.shape
         shapes: dict[str, tuple[int, ...]] = {"text mean": (size,)}
         shapes |= {"weights": (len(input_names(proposers.names)),)}
-        shapes |= {"item_factors": (items, rank), "topics": (items, topics)}
+        shapes |= {"item_factors": (items, rank)}
+        shapes |= dict.fromkeys(("topics", "visitor_topics"), (items, topics))
         shapes |= {"visit_count": (items,), "like_count": (items,)}
         if any(arrays[name].shape != shape for name, shape in shapes.items()):
             raise ValueError("arrays of the retrieval do not fit together")
@@ -132,17 +127,27 @@ class Retrieval:
         return cls(axes, proposers, arrays["weights"])
 
 
+# List numbers of candidates, from 0 on; their inputs; and 1 for the wanted ones.
+_TrainingList = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 def _training_lists(
-    proposers: Proposers, histories: Histories, wanted: Visits, rng: np.random.Generator
-) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """List numbers, inputs, and 1 for the wanted, of candidates of users who want some of them."""
-    users = rng.permutation(np.unique(wanted.user))[:_LISTS_PER_FOLD]
+    proposers: Proposers,
+    histories: Histories,
+    wanted: Visits,
+    rng: np.random.Generator,
+    *,
+    by_texts: bool = False,
+) -> list[_TrainingList]:
+    """Candidates of users who want some of them, proposed `by_texts` alone or by visits, too."""
+    limit = _TEXT_LISTS_PER_FOLD if by_texts else _LISTS_PER_FOLD
+    users = rng.permutation(np.unique(wanted.user))[:limit]
     targets = wanted.user * wanted.items + wanted.item
-    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    parts: list[_TrainingList] = []
     batch = max(1, _BATCH_CELLS // max(proposers.items, 1))
     for start in range(0, len(users), batch):
         block = users[start : start + batch]
-        pairs, inputs = propose(proposers, histories.rows(block))
+        pairs, inputs = propose(proposers, histories.rows(block), by_texts=by_texts)
         user, item = pairs.numpy().T
         chosen = np.isin(block[user] * wanted.items + item, targets)
         # All that are wanted, and random others, of lists that have any of them.
@@ -157,3 +162,17 @@ def _training_lists(
             flags = torch.from_numpy(chosen[kept].astype(np.float32))
             parts.append((torch.from_numpy(number), inputs[kept], flags))
     return parts
+
+
+def _learn_weights(
+    training: Sequence[_TrainingList], proposers: Sequence[str], plain: Sequence[str]
+) -> torch.Tensor:
+    """(p,) weights of the blend; with too few targets, 1 for the `plain` inputs and 0 for others."""
+    names = input_names(proposers)
+    plain_weights = torch.tensor([float(name in plain) for name in names])
+    if not training:  # nobody chose a candidate
+        return plain_weights
+    starts = np.cumsum([0, *(int(lists.max()) + 1 for lists, _, _ in training)])
+    lists = [part[0] + int(start) for part, start in zip(training, starts, strict=False)]
+    inputs, chosen = (torch.cat([part[place] for part in training]) for place in (1, 2))
+    return fit_weights(torch.cat(lists), inputs, chosen, plain_weights)

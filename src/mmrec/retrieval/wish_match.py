@@ -35,13 +35,6 @@ class WishMatch:
     named: np.ndarray  # (m,) bool, is itself asked for
     unmatched: list[str]  # wanted phrases that fit no item
 
-    @classmethod
-    def by_taste(cls, taste: np.ndarray) -> WishMatch:
-        """The match of (m,) items to a taste, in standard deviations, each worth much more than a
-        standard deviation of the log-odds of a like."""
-        nothing = np.zeros(len(taste), dtype=bool)
-        return cls(_sigmoid(4 * (taste - taste.max()) + _CLEAR_MATCH), nothing, nothing, [])
-
     @property
     def log_odds(self) -> np.ndarray:
         """(m,) what is to be added to the log-odds of a like, to order by the wish first."""
