@@ -88,6 +88,19 @@ def test_unwanted_items_and_prices_are_not_listed(matcher):
     assert not everything.excluded.any()
 
 
+def test_items_tagged_with_what_is_not_wanted_stand_behind_those_that_are_not(matcher, live):
+    for number in range(6):
+        live.append((RAMEN, "Fine.", Note(likes=["Fine."], categories=["seafood"] if number < 1 else [])))
+    few = match(matcher, wanted=["ramen"], unwanted=["seafood"])
+    assert not few.excluded[RAMEN]  # one review of ten speaks of it
+    assert few.log_odds.argmax() == DEN
+    assert few.log_odds[DEN] - few.log_odds[RAMEN] > 2
+    assert few.log_odds[RAMEN] > few.log_odds[[PASTA, TRATTORIA, DINER]].max()
+    live.extend([(RAMEN, "Fine.", Note(likes=["Fine."]))] * 20)  # now one of thirty
+    fewer = match(matcher, wanted=["ramen"], unwanted=["seafood"])
+    assert fewer.log_odds[DEN] - fewer.log_odds[RAMEN] < 2
+
+
 def test_named_items_come_first_and_items_like_others_without_these(matcher):
     named = match(matcher, items=["Ramen Bar"], unwanted=["ramen"])
     assert named.named.nonzero()[0].tolist() == [RAMEN]

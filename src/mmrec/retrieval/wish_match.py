@@ -23,6 +23,7 @@ _INNER_FILLERS = frozenset(
 )
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
 _EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
+_TAG_SHARE = 0.05  # of an item's reviews, from which on a category is one of its tags
 _CLEAR_MATCH = 4.0  # log-odds; between better matches the probability of a like decides
 
 
@@ -100,7 +101,8 @@ class WishMatcher:
             codes = items.by_name.get(phrase)
             if codes is None:
                 has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=False))
-                probability *= 1 - has_it
+                # One dish among many does not exclude an item, but who has no such tag comes first.
+                probability *= (1 - has_it) * np.where(self._is_tagged(phrase, size), 0.01, 1)
                 excluded |= has_it > 0.5
             else:
                 excluded[codes] = True
@@ -190,6 +192,15 @@ class WishMatcher:
             weights = values(texts).astype(float)
             total += np.bincount(texts.item, weights=weights, minlength=size)
         return total
+
+    def _is_tagged(self, phrase: str, size: int) -> np.ndarray:
+        """(m,) whether items have a category that a phrase names among their tags."""
+        fewest = _TAG_SHARE * self._count(size, lambda texts: np.ones(len(texts.item)))
+        tagged = np.zeros(size, dtype=bool)
+        for label in self._find_labels(_content_words(phrase)):
+            votes = self._count(size, methodcaller("has_label", label))
+            tagged |= (votes > 0) & (votes >= fewest)
+        return tagged
 
     def _find_labels(self, words: Sequence[str]) -> list[str]:
         """Categories of reviews that are named by the words, or have them as keywords."""
