@@ -168,9 +168,10 @@ def test_candidates_are_ordered_by_choice_and_caution_and_filtered_by_probabilit
     probability = np.array([[0.5, 0.5, 0.9, 0.2], [0.4, 0.6, 0.0, 0.0]])
     candidates = JudgedCandidates(items, choice, probability)
     assert candidates.lists(0).tolist() == items.tolist()
-    # The log-odds of .9 are 2.2, those of .4 and .6 differ by .8.
-    assert candidates.lists(1).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
+    # The odds of a dislike are 1, 1, .1 and 4; 1.5 and .7.
+    assert candidates.lists(1).tolist() == [[7, 5, 9, 2], [1, 4, -1, -1]]
+    assert candidates.lists(3).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
     assert candidates.lists(1e308).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
-    assert candidates.lists(1, 0.5).tolist() == [[9, 7, 5, -1], [1, -1, -1, -1]]
+    assert candidates.lists(3, 0.5).tolist() == [[9, 7, 5, -1], [1, -1, -1, -1]]
     many = JudgedCandidates(*(np.tile(values[:1], 10) for values in (items, choice, probability)))
     assert many.lists(0).shape == (1, 20)

@@ -49,10 +49,10 @@ def test_lists_of_many_users_are_those_of_each(live, rules, threads, monkeypatch
         assert alone.probability == pytest.approx(listed.probability, abs=1e-5)
         assert (listed.probability >= rules.min_probability).all()
         if rules.seen:
-            odds = np.log(listed.probability / (1 - listed.probability))
+            odds = 1 / listed.probability - 1
             (found,) = maker.retrieval.candidates(history(live, name), 100, visited_too=True)
             choice = dict(zip(*found, strict=True))
-            expected = [choice[item] + 2.0 * value for item, value in zip(listed.items, odds, strict=True)]
+            expected = [choice[item] - 2.0 * value for item, value in zip(listed.items, odds, strict=True)]
             # Ranks of proposers may swap where scores are nearly equal.
             assert listed.score == pytest.approx(expected, abs=5e-3)
             assert (np.diff(listed.score) <= 1e-6).all()

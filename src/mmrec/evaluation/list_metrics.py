@@ -143,7 +143,7 @@ def list_metrics(top: np.ndarray, task: ListTask) -> ListMetrics:
 class TradePoint(NamedTuple):
     """What lists are worth at one setting of the judge."""
 
-    caution: float  # weight of the log-odds of a like in the order of candidates
+    caution: float  # weight of the odds of a dislike in the order of candidates
     max_fpr: float | None  # items less probable than this bound allows are left out
     recall: float
     dislikes: float
@@ -201,10 +201,14 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
 
 
 def order_score(choice: np.ndarray, probability: np.ndarray, caution: float) -> np.ndarray:
-    """Log-odds that order candidates: those of the choice + `caution` times those of a like."""
-    odds = probability / (1 - probability).clip(1e-9)
+    """What orders candidates: the log-odds of the choice - `caution` times the odds of a dislike.
+
+    Unlike log-odds, odds hardly tell items apart that are liked almost surely, and sink those that
+    are not: fewer dislikes for the same recall (docs/log.md).
+    """
+    odds = (1 - probability) / probability.clip(1e-9)
     weight = min(caution, 1e9)  # beyond it the choice counts for nothing, and products overflow
-    return np.asarray(choice + weight * np.log(odds.clip(1e-9)))
+    return np.asarray(choice - weight * odds)
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,7 @@ class ListRules(NamedTuple):
 
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
-    caution: float | None = None  # weight of the log-odds of a like; by default the model's, and
-    # 1 beside a wish
+    caution: float | None = None  # weight of the odds of a dislike; by default the model's
     explore: bool = False  # whether items that nobody has rated may stand before others
 
 
@@ -130,8 +129,7 @@ class ListMaker:
         keys = -self.retrieval.proposers.popularity[items], -wanted.log_odds[items]
         items = items[np.lexsort(keys)[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
-        caution = 1.0 if rules.caution is None else rules.caution
-        rules = rules._replace(caution=caution, explore=True)
+        rules = rules._replace(explore=True)
         match, named = wanted.log_odds[items], wanted.named[items]
         probability = self._scorer.probabilities(user, items, inputs)
         return self._best(items, match, probability, n, rules, named)

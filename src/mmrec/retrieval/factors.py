@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 
-RANKS = (48, 128)
+RANKS = (56, 128)
 """Numbers of factors by which items are scored: few find what is popular among alike users, many
 what is special."""
 _ROUNDS = 8
