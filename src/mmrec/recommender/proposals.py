@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from mmrec.evaluation.list_metrics import order_score
 from mmrec.ranker.inputs import RankerInputs
@@ -154,7 +155,7 @@ class ListMaker:
         starts = range(0, len(users), _USERS_AT_ONCE)
         blocks = [users[start : start + _USERS_AT_ONCE] for start in starts]
         try:
-            with pool:
+            with pool, threadpool_limits(1, "blas"):
                 for block_lists in pool.map(make, blocks):
                     yield from block_lists
         finally:
