@@ -22,6 +22,7 @@ import torch
 from mmrec.recommender.proposals import CANDIDATES
 from mmrec.retrieval import co_visits
 from mmrec.retrieval.blend import input_names
+from mmrec.retrieval.factors import RANKS
 from mmrec.retrieval.histories import (
     Histories,
     TopicAxes,
@@ -33,7 +34,7 @@ from mmrec.retrieval.histories import (
 from mmrec.retrieval.proposers import SIMILARITIES, Proposers
 from mmrec.retrieval.retrieval import Retrieval
 
-TASTES, TOPICS, FACTORS = 200, 64, 32
+TASTES, TOPICS, FACTORS = 200, 64, RANKS[-1]
 
 
 def main() -> None:
@@ -154,7 +155,8 @@ def time_whole_lists(folder: Path, items: int, users: int) -> None:
         cpu.append(1000 * (time.process_time() - start_cpu))
     share = state.scorer._active_share
     print_percentiles(f"lists out of {items:,} items, {share:.0%} of runs corrected", clock, cpu)
-    topics = recommender.saved.retrieval.axes.topics(np.asarray(state.dataset.text_vectors))
+    texts = recommender.saved.reviews.table["text"].to_list()
+    topics = recommender.saved.retrieval.axes.topics(texts, state.dataset.text_vectors)
     measure_neighbors(unit_rows(topics), rng)
 
 

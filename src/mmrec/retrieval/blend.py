@@ -37,7 +37,9 @@ def propose(
     scores = torch.from_numpy(proposers.scores(known))
     visits, kept = histories.visits.tocoo(), min(max(_MAX_RANK, limit), proposers.items)
     visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
-    deviation, mean = torch.std_mean(scores, dim=2, correction=0, keepdim=True)
+    mean = scores.mean(2, keepdim=True)
+    # In two passes: `torch.std_mean` takes seven times as long.
+    deviation = (scores - mean).square_().mean(2, keepdim=True).sqrt_()
     is_open = torch.ones(scores.shape[1:], dtype=torch.bool)
     is_open[visited] = visited_too
     if allowed is not None:

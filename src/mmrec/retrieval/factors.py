@@ -37,6 +37,7 @@ def factor_scores(visits: csr_matrix, item_factors: np.ndarray, count: np.ndarra
     ideal low-pass filter (GF-CF: Shen et al., "How powerful is graph convolution for
     recommendation?", 2021). A user needs no factors from training, so a new visit counts at once.
     """
-    scale = np.maximum(count, 1)[:, None] ** _ITEM_POWER
-    users, items = visits @ (item_factors / scale), (item_factors * scale).T
-    return np.stack([users[:, :rank] @ items[:rank] for rank in RANKS])
+    scale = np.maximum(count, 1) ** _ITEM_POWER
+    users = (visits @ diags_array(1 / scale)) @ item_factors  # (b, f)
+    filtered = [users[:, :rank] @ item_factors[:, :rank].T for rank in RANKS]
+    return np.stack(filtered) * scale
