@@ -48,12 +48,13 @@ class UserHistories:
         rows = np.flatnonzero(np.isin(users, [*self._live])).tolist()
         if not rows:
             return Histories(visits, likes, topics)
-        visits, likes = visits.tolil(), likes.tolil()
-        for row in rows:
-            for item, liked, added in self._live[int(users[row])]:
-                visits[row, item], likes[row, item] = 1, float(liked)
-                topics[row] += added
-        return Histories(csr_matrix(visits), csr_matrix(likes), topics)
+        live = [(row, *review) for row in rows for review in self._live[int(users[row])]]
+        row, item, liked, added = map(np.array, zip(*live, strict=True))
+        np.add.at(topics, row, added)
+        # As in a fit, an item is liked if any review of it is a like.
+        visits = visits.maximum(visit_matrix(row, item, visits.shape))
+        likes = likes.maximum(visit_matrix(row[liked], item[liked], likes.shape))
+        return Histories(visits, likes, topics)
 
     def of_items(self, liked: Sequence[int], items: int) -> Histories:
         """The history of a new user who likes some items, by code."""

@@ -69,16 +69,12 @@ class Retrieval:
         """
         lists: list[tuple[np.ndarray, np.ndarray]] = []
         batch = max(1, _BATCH_CELLS // max(self.proposers.items, 1))
-        options = limit, allowed
-        users_left = np.arange(len(histories))
-        for users in np.split(users_left, range(batch, len(histories), batch)):
-            if not len(users):
-                continue
-            rows = histories.rows(users)
-            pairs, inputs = propose(self.proposers, rows, *options, visited_too=visited_too)
+        for start in range(0, len(histories), batch):
+            rows = histories.rows(np.arange(start, min(start + batch, len(histories))))
+            pairs, inputs = propose(self.proposers, rows, limit, allowed, visited_too=visited_too)
             score = inputs @ torch.from_numpy(self.weights)
             user, item = pairs.T.numpy()  # sorted by user
-            ends = np.cumsum(np.bincount(user, minlength=len(users)))[:-1]
+            ends = np.cumsum(np.bincount(user, minlength=len(rows)))[:-1]
             both = zip(np.split(item, ends), np.split(score.numpy(), ends), strict=True)
             for items, scores in both:
                 best = np.argsort(-scores, kind="stable")[:limit]

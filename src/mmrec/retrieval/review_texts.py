@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+import torch
 
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
@@ -13,6 +14,8 @@ from mmrec.llm.types import PRICE_TAGS, Note
 
 HALF_MENTION = 0.45
 """Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention."""
+
+_CHUNK_ROWS = 65_536  # sentences that are in memory as float32
 
 
 class ReviewTexts:
@@ -46,8 +49,10 @@ class ReviewTexts:
         vectors = encoder.encode(sentences, "reading opinions")
         self.mean = vectors.mean(0, dtype=np.float32) if len(vectors) else np.float32(0)
         deviation = vectors - self.mean.astype(np.float16)
-        length = np.linalg.norm(deviation.astype(np.float32), axis=1, keepdims=True)
-        self._deviation = deviation / np.maximum(length, 1e-3).astype(np.float16)
+        for block in np.array_split(deviation, 1 + len(deviation) // _CHUNK_ROWS):
+            length = np.linalg.norm(block.astype(np.float32), axis=1, keepdims=True)
+            block /= np.maximum(length, 1e-3).astype(np.float16)  # a part of `deviation`
+        self._deviation = torch.from_numpy(deviation)  # whose float16 products are faster
 
     def mentions(self, pattern: str, *, blamed: bool = True) -> np.ndarray:
         """(n,) whether reviews mention a pattern in folded words; those that blame it, if wanted."""
@@ -63,7 +68,7 @@ class ReviewTexts:
         dislike times `blame`."""
         direction = vector - self.mean
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
-        cosine = (self._deviation @ direction.astype(np.float16)).astype(np.float32)
+        cosine = (self._deviation @ torch.from_numpy(direction).half()).float().numpy()
         degree = 1 / (1 + np.exp((HALF_MENTION - cosine) / 0.05))
         result = np.zeros((2, len(self.item)))
         for total, sign in zip(result, (1, -1), strict=True):
