@@ -89,7 +89,16 @@ def test_nothing_unproven_leads_and_praise_counts_for_more_than_blame(city):
         listed = recommender.recommend(user, count, seen=True)
         assert {*listed["item"][-6:]} == new
         explored = recommender.recommend(user, count, seen=True, explore=True, caution=1e6)
-        assert explored["probability"].is_sorted(descending=True)
+        assert np.flatnonzero(explored["unproven"]).tolist() == [2, 5, 8, 11, 14, 17]
+        assert {*explored.filter("unproven")["item"]} == new
+        for rows in explored.partition_by("unproven"):
+            assert rows["probability"].is_sorted(descending=True)
+        few = recommender.recommend(user, 10, seen=True, explore=True)
+        assert (
+            few["item"].to_list()
+            == recommender.recommend_all(10, users=[user], seen=True, explore=True)["item"].to_list()
+        )
+        assert few["unproven"].sum() == 3
         assert {*explored["item"]} == {*listed["item"]}
     everyone = recommender.recommend_all(1, users=["?"])
     assert everyone["item"][0] == recommender.recommend("?", 1)["item"][0]

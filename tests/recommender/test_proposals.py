@@ -58,6 +58,19 @@ def test_lists_of_many_users_are_those_of_each(live, rules, threads, monkeypatch
             assert (np.diff(listed.score) <= 1e-6).all()
 
 
+def test_who_likes_items_writes_as_others_do_of_them(live):
+    maker, items = live.state.list_maker, [1, 4]
+    liked = maker.histories.of_items(items, maker.retrieval.proposers.topics)
+    directions = [maker.retrieval.proposers.topics[item] for item in items]
+    expected = sum(topics / np.linalg.norm(topics) for topics in directions)
+    assert liked.topics[0] == pytest.approx(expected, abs=1e-5)
+    assert liked.visits.indices.tolist() == liked.likes.indices.tolist() == items
+    names = [live.state.online.ids["item"][item] for item in items]
+    ((found, _),) = maker.retrieval.candidates(liked, 100)
+    listed = live.recommend(liked=names, n=5, caution=0)["item"]
+    assert listed.to_list() == [live.state.online.ids["item"][item] for item in found[:5]]
+
+
 def test_a_review_is_in_the_history_at_once_and_changes_the_list(live):
     user, items = live.state.online.ids["user"][0], live.state.online.ids["item"]
     before, rows = history(live, user, "newcomer"), live.recommend(user, 100)

@@ -53,7 +53,7 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     diversity: float = Field(0.0, ge=0, le=1)
     """How strongly items unlike those above them are preferred."""
     explore: bool = False
-    """Rank items without a rating like the others, not last."""
+    """Give every third place to an item that nobody has rated, marked "new"; else these are last."""
     why: bool = False
     """Explain every item, with quotes from its reviews."""
     sentences: bool = False
@@ -159,7 +159,7 @@ def print_recommendations(rows: pl.DataFrame, title: str, *, by_wish: bool = Fal
         caption = "No item fits; a higher --max-fpr, other filters, or --seen may let some in"
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
-        probability = f"{row['probability']:.3f}"
+        probability = f"{row['probability']:.3f}{' (new)' if row.get('unproven') else ''}"
         categories = ", ".join(row["categories"][:4])
         name = row["name"] or row["item"]
         cells.append([rank, name, probability, row["price"] or "", categories])

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from mmrec.evaluation.list_metrics import order_score
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.lists import ListScorer
-from mmrec.retrieval.histories import Histories, visit_matrix
+from mmrec.retrieval.histories import Histories, unit_rows, visit_matrix
 from mmrec.retrieval.retrieval import Retrieval
 from mmrec.retrieval.wish_match import WishMatch
 
@@ -56,10 +56,15 @@ class UserHistories:
         likes = likes.maximum(visit_matrix(row[liked], item[liked], likes.shape))
         return Histories(visits, likes, topics)
 
-    def of_items(self, liked: Sequence[int], items: int) -> Histories:
-        """The history of a new user who likes some items, by code."""
-        visits = visit_matrix(np.zeros(len(liked), np.int64), np.array(liked), (1, items))
-        topics = np.zeros((1, self._saved.topics.shape[1]), np.float32)
+    @staticmethod
+    def of_items(liked: Sequence[int], item_topics: np.ndarray) -> Histories:
+        """The history of a new user who likes some items, by code, and writes as others do of them.
+
+        `item_topics` are (m, t) topics of all items.
+        """
+        shape = 1, len(item_topics)
+        visits = visit_matrix(np.zeros(len(liked), np.int64), np.array(liked), shape)
+        topics = unit_rows(item_topics[np.array(liked)]).sum(0, keepdims=True)
         return Histories(visits, visits, topics)
 
     def of_texts(self, topics: np.ndarray, items: int) -> Histories:
@@ -83,7 +88,7 @@ class ListRules(NamedTuple):
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
     caution: float | None = None  # weight of the odds of a dislike; by default the model's
-    explore: bool = False  # whether items that nobody has rated may stand before others
+    explore: bool = False  # whether every third item is an unrated one; else these are last
 
 
 class ListMaker:
@@ -121,8 +126,7 @@ class ListMaker:
         of (m,) `allowed` items.
         """
         if isinstance(wanted, Histories):
-            limit = max(CANDIDATES, 2 * n)
-            (found,) = self.retrieval.candidates(wanted, limit, allowed, visited_too=rules.seen)
+            (found,) = self._candidates(wanted, n, rules, allowed)
             probability = self._scorer.probabilities(user, found[0], inputs)
             return self._best(*found, probability, n, rules)
         is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
@@ -131,18 +135,17 @@ class ListMaker:
         keys = -self.retrieval.proposers.popularity[items], -wanted.log_odds[items]
         items = items[np.lexsort(keys)[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
-        rules = rules._replace(explore=True)
         match, named = wanted.log_odds[items], wanted.named[items]
         probability = self._scorer.probabilities(user, items, inputs)
         return self._best(items, match, probability, n, rules, named)
 
     def lists(self, users: np.ndarray, n: int, rules: ListRules) -> Iterator[ListedItems]:
         """`top_items` of many users of the model, by view, in their order."""
-        limit, items = max(CANDIDATES, 2 * n), self.retrieval.proposers.items
+        items = self.retrieval.proposers.items
 
         def make(block: np.ndarray) -> list[ListedItems]:
             rows = self.histories.of_users(block, items)
-            candidates = self.retrieval.candidates(rows, limit, visited_too=rules.seen)
+            candidates = self._candidates(rows, n, rules)
             counts = [len(found) for found, _ in candidates]
             together = np.concatenate([found for found, _ in candidates])
             probability = self._scorer.probabilities(np.repeat(block, counts), together)
@@ -162,6 +165,23 @@ class ListMaker:
         finally:
             torch.set_num_threads(threads)  # not the setting of the pool's threads
 
+    def _candidates(
+        self, histories: Histories, n: int, rules: ListRules, allowed: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Items and scores of choice for each of b users; to explore, also the best n without a rating."""
+        limit, items = max(CANDIDATES, 2 * n), np.arange(self.retrieval.proposers.items)
+        if not rules.explore:
+            return self.retrieval.candidates(histories, limit, allowed, visited_too=rules.seen)
+        unproven = self._scorer.inputs.item.has_no_rating(items)
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = []
+        for kept, count in ((~unproven, limit), (unproven, n)):
+            some = kept if allowed is None else kept & allowed
+            parts.append(self.retrieval.candidates(histories, count, some, visited_too=rules.seen))
+        lists: list[tuple[np.ndarray, np.ndarray]] = []
+        for proven, others in zip(*parts, strict=True):
+            lists.append((np.append(proven[0], others[0]), np.append(proven[1], others[1])))
+        return lists
+
     def _best(
         self,
         items: np.ndarray,
@@ -169,14 +189,23 @@ class ListMaker:
         probability: np.ndarray,
         n: int,
         rules: ListRules,
-        named: np.ndarray | bool = False,
+        named: np.ndarray | None = None,
     ) -> ListedItems:
         """The best n of (c,) items with scores of choice and probabilities of a like; those `named`
-        whatever their probability."""
+        by a wish whatever their probability."""
         caution = self._caution if rules.caution is None else rules.caution
         score = order_score(choice, probability, caution)
         # The probability of an item that nobody has rated is about the average, and proves nothing.
-        is_last = self._scorer.inputs.item.has_no_rating(items) & (not rules.explore)
-        order = np.lexsort((-score, is_last))
-        best = order[(named | (probability >= rules.min_probability))[order]][:n]
-        return ListedItems(items[best], probability[best], score[best], is_last[best])
+        unproven = self._scorer.inputs.item.has_no_rating(items) & (named is None)
+        order = np.lexsort((-score, unproven))
+        if rules.explore and named is None:
+            rank, proven = np.arange(len(order)), np.count_nonzero(~unproven)
+            rank[proven:] -= proven
+            place = np.where(unproven[order], 3 * rank + 2, rank + rank // 2)  # 2, 5, 8 and others
+            order = order[np.argsort(place, kind="stable")]
+        kept = probability >= rules.min_probability
+        if named is not None:
+            kept |= named
+        best = order[kept[order]][:n]
+        is_last = unproven[best] & (not rules.explore)
+        return ListedItems(items[best], probability[best], score[best], is_last)

@@ -103,11 +103,13 @@ class Recommender(PersistentModel):
             caution: weight of the odds of a dislike, by default the setting of the fit; at 0 only
                 what people choose, or the match, counts.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
-            explore: whether items without a rating are ranked like the others, and not last; among
-                items that match words they are anyway. Their probability is about the average.
+            explore: whether every third place is for an item without a rating, if there are any; by
+                default they stand last, and among items that match words, like others. Their
+                probability is about the average.
 
         Returns:
-            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
+            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`; and
+            `unproven`, whether nobody has rated the item, with `explore`.
 
         Raises a DataError for not just one of user, likes, and liked, for a liked item that is
         unknown, or whose name several have, and for a bound or a caution that is out of range.
@@ -127,7 +129,9 @@ class Recommender(PersistentModel):
             wanted = state.catalog.match(wish)
         elif liked:
             codes = [state.catalog.find_item(item) for item in liked]
-            wanted = state.list_maker.histories.of_items(codes, size)
+            wanted = state.list_maker.histories.of_items(
+                codes, state.list_maker.retrieval.proposers.topics
+            )
         else:
             wanted = state.list_maker.histories.of_users(np.array([view]), size)
         allowed: np.ndarray | None = None
@@ -144,6 +148,9 @@ class Recommender(PersistentModel):
             chosen = np.append(chosen, np.flatnonzero(listed.is_last))[:n]
             items, probability = items[chosen], probability[chosen]
         table = state.catalog.describe(items)
+        if explore:
+            unproven = state.scorer.inputs.item.has_no_rating(items)
+            table = table.with_columns(pl.Series("unproven", unproven, pl.Boolean()))
         return table.insert_column(2, pl.Series("probability", probability))
 
     def recommend_all(

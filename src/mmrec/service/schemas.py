@@ -42,6 +42,7 @@ class RecommendationRequest(_Request):
     prices: list[PriceTag] = Field([], max_length=3, description="Items have one of these.")
     max_fpr: Share | None = Field(None, description="Hide all but this share of dislikes.")
     diversity: Share = Field(0.0, description="How much items in the list should differ.")
+    explore: bool = Field(False, description="Give every third place to an item nobody has rated.")
     why: bool = Field(False, description="Whether to explain every item.")
 
 
@@ -103,6 +104,9 @@ class Recommendation(Item):
     """A recommended item."""
 
     probability: float = Field(description="That the user likes the item.")
+    unproven: bool | None = Field(
+        None, description="Whether nobody has rated it; said if asked to `explore`."
+    )
     understood: str | None = Field(
         None, description="What was understood of `likes`, as in `cheap; not seafood; ramen`."
     )
