@@ -36,6 +36,21 @@ def fitted():
     return Retrieval.fit(random_visits(), axes(), seed=1)
 
 
+@pytest.mark.parametrize("users", [6, 200])
+def test_unknown_users_get_what_is_popular_also_where_everybody_has_visited_much(users):
+    rng = np.random.default_rng(5)
+    share = rng.permutation(np.linspace(0.05, 0.6, ITEMS))  # codes of items say nothing
+    user, item = (rng.random((users, ITEMS)) < share).nonzero()
+    assert np.bincount(user).min() >= 6
+    topics = rng.normal(size=(len(user), TOPICS)).astype(np.float32)
+    visits = Visits(user, item, rng.random(len(user)) < 0.8, topics, users, ITEMS)
+    nothing = csr_matrix((1, ITEMS), dtype=np.float32)
+    unknown = Histories(nothing, nothing, np.zeros((1, TOPICS), np.float32))
+    ((items, _),) = Retrieval.fit(visits, axes(), seed=0).candidates(unknown, ITEMS)
+    count = np.bincount(item, minlength=ITEMS)[items]
+    assert np.corrcoef(count, -np.arange(ITEMS))[0, 1] > 0.8
+
+
 def check_highest(similarity, expected, kept):
     """Each row holds the highest values of the expected one, but for the item itself."""
     expected = expected.copy()
@@ -256,7 +271,7 @@ def test_weights_are_learned_from_liked_visits_that_proposers_have_not_seen(boar
         assert targets == len(pairs) > 30  # all of them are candidates of 28 items
         found += pairs
     liked = {*zip(board.user[board.liked].tolist(), board.item[board.liked].tolist(), strict=True)}
-    assert sorted(found) == sorted([*liked, *liked])  # by visits and by texts alone
+    assert sorted(found) == sorted([*liked] * 3)  # by visits, texts alone, and nothing
     assert fits[id(fitted.proposers)][1] == every
 
 

@@ -14,7 +14,8 @@ from mmrec.retrieval.proposers import TEXT_PROPOSERS, Proposers
 _PROPOSED, _MAX_RANK = 60, 200  # items that each proposer brings; ranks behind are alike
 _PENALTY, _MIN_TARGETS = 50.0, 30  # of weights; with fewer targets they are not learned
 TEXT_INPUTS = [f"{name} for texts alone" for name in (*TEXT_PROPOSERS, "item visits")]
-"""Inputs whose plain sum orders items for texts alone, where no weights are learned."""
+TEXT_INPUTS += ["item visits for new users"]
+"""Inputs whose plain sum orders items for users without visits, where no weights are learned."""
 _TYPICAL_HISTORY, _TYPICAL_POPULARITY = 1.5, 3.0  # logs; interactions are zero there
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,12 +44,15 @@ class Retrieval:
                 proposers = Proposers.fit(visits.rows(fold != number), seed)
                 histories = Histories.from_visits(visits.rows(fold != number))
                 wanted = visits.rows((fold == number) & visits.liked)
-                by_visits += _training_lists(proposers, histories, wanted, rng)
-                by_texts += _training_lists(proposers, histories, wanted, rng, by_texts=True)
+                returning = wanted.rows(np.diff(histories.visits.indptr)[wanted.user] > 0)
+                by_visits += _training_lists(proposers, histories, returning, rng)
+                unknown = replace(histories, topics=np.zeros_like(histories.topics))
+                for known in (histories, unknown):
+                    by_texts += _training_lists(proposers, known, wanted, rng, by_texts=True)
                 advance(1)
             proposers = Proposers.fit(visits, seed)
             advance(1)
-        # Inputs of users with visits are zero for texts alone, and the other way round.
+        # Inputs for users with visits are zero for those without, and the other way round.
         weights = _learn_weights(by_visits, proposers.names, proposers.names[:-1])
         weights += _learn_weights(by_texts, proposers.names, TEXT_INPUTS)
         return cls(axes, proposers, weights.numpy())
