@@ -168,8 +168,8 @@ class OperatingConfig(_Settings, title="Operating point"):
     """Maximal share of disliked items that are recommended."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Minimal share of liked items that are recommended; replaces --max-fpr."""
-    caution: float = Field(3.0, ge=0, allow_inf_nan=False)
-    """Weight of the odds of a dislike in lists; at 0 only what people choose counts."""
+    caution: float = Field(0.5, ge=0, allow_inf_nan=False)
+    """Weight of the odds ratio of a dislike in lists; at 0 only what people choose counts."""
 
 
 class ServeConfig(_Settings, title="Service"):

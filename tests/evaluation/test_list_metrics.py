@@ -1,5 +1,6 @@
 """Metrics of lists, worked by hand and against scikit-learn and loops."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_without_liked_test_reviews_there_is_nothing_to_compare():
 def test_the_trade_is_that_of_the_lists_of_every_setting():
     task = task_of([(0, 1)], [(0, 2)], [(3, 3)])
     items, choice = np.array([[2, 1, 3]]), np.array([[1.0, 0.5, 0.0]])
-    candidates = JudgedCandidates(items, choice, np.array([[0.3, 0.7, 0.5]]))
+    candidates = JudgedCandidates(items, choice, np.array([[0.3, 0.7, 0.5]]), 0.5)
     points = candidates.trade([0, 2], {None: 0.0, 0.2: 0.4, 0.1: 0.8}, task)
     assert points == [
         *[(0, None, 1, 0.5), (0, 0.2, 1, 0), (0, 0.1, 0, pytest.approx(np.nan, nan_ok=True))],
@@ -166,12 +167,15 @@ def test_candidates_are_ordered_by_choice_and_caution_and_filtered_by_probabilit
     items = np.array([[7, 5, 9, 2], [4, 1, -1, -1]])
     choice = np.array([[3.0, 2.0, 1.0, 0.0], [1.0, 0.9, 0.0, 0.0]])
     probability = np.array([[0.5, 0.5, 0.9, 0.2], [0.4, 0.6, 0.0, 0.0]])
-    candidates = JudgedCandidates(items, choice, probability)
+    candidates = JudgedCandidates(items, choice, probability, 0.5)
     assert candidates.lists(0).tolist() == items.tolist()
     # The odds of a dislike are 1, 1, .1 and 4; 1.5 and .7.
     assert candidates.lists(1).tolist() == [[7, 5, 9, 2], [1, 4, -1, -1]]
     assert candidates.lists(3).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
+    # Where dislikes are rare, an odds ratio is higher.
+    rare = replace(candidates, like_rate=0.75)
+    assert rare.lists(1).tolist() == candidates.lists(3).tolist() != candidates.lists(1).tolist()
     assert candidates.lists(1e308).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
     assert candidates.lists(3, 0.5).tolist() == [[9, 7, 5, -1], [1, -1, -1, -1]]
-    many = JudgedCandidates(*(np.tile(values[:1], 10) for values in (items, choice, probability)))
+    many = JudgedCandidates(*(np.tile(values[:1], 10) for values in (items, choice, probability)), 0.5)
     assert many.lists(0).shape == (1, 20)

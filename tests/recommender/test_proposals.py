@@ -49,7 +49,8 @@ def test_lists_of_many_users_are_those_of_each(live, rules, threads, monkeypatch
         assert alone.probability == pytest.approx(listed.probability, abs=1e-5)
         assert (listed.probability >= rules.min_probability).all()
         if rules.seen:
-            odds = 1 / listed.probability - 1
+            usual = 1 / maker.retrieval.proposers.like_rate - 1
+            odds = (1 / listed.probability - 1) / usual  # ratio
             (found,) = maker.retrieval.candidates(history(live, name), 100, visited_too=True)
             choice = dict(zip(*found, strict=True))
             expected = [choice[item] - 2.0 * value for item, value in zip(listed.items, odds, strict=True)]

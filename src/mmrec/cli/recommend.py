@@ -48,8 +48,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     """Leave out items by their probability, so that at most this share of dislikes would pass: the
     list may be shorter than --n. 1 leaves out none."""
     caution: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """Weight of the odds of a dislike; at 0 only what people choose, or how well items match
-    --likes, counts. By default that of the fit (3 unless it was set)."""
+    """Weight of the odds ratio of a dislike; at 0 only what people choose, or how well items match
+    --likes, counts. By default that of the fit (.5 unless it was set)."""
     diversity: float = Field(0.0, ge=0, le=1)
     """How strongly items unlike those above them are preferred."""
     explore: bool = False

@@ -143,7 +143,7 @@ def list_metrics(top: np.ndarray, task: ListTask) -> ListMetrics:
 class TradePoint(NamedTuple):
     """What lists are worth at one setting of the judge."""
 
-    caution: float  # weight of the odds of a dislike in the order of candidates
+    caution: float  # weight of the odds ratio of a dislike in the order of candidates
     max_fpr: float | None  # items less probable than this bound allows are left out
     recall: float
     dislikes: float
@@ -200,15 +200,19 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
     return ListComparison(own, reference, *results)
 
 
-def order_score(choice: np.ndarray, probability: np.ndarray, caution: float) -> np.ndarray:
-    """What orders candidates: the log-odds of the choice - `caution` times the odds of a dislike.
+def order_score(
+    choice: np.ndarray, probability: np.ndarray, caution: float, like_rate: float
+) -> np.ndarray:
+    """What orders candidates: the log-odds of the choice, less `caution` times the odds ratio of a
+    dislike, which compares the odds with those of all visits, by the share of likes among them.
 
     Unlike log-odds, odds hardly tell items apart that are liked almost surely, and sink those that
     are not: fewer dislikes for the same recall (docs/log.md).
     """
-    odds = (1 - probability) / probability.clip(1e-9)
+    usual_odds = max(1 - like_rate, 0.01) / max(like_rate, 0.01)
+    odds_ratio = (1 - probability) / probability.clip(1e-9) / usual_odds
     weight = min(caution, 1e9)  # beyond it the choice counts for nothing, and products overflow
-    return np.asarray(choice - weight * odds)
+    return np.asarray(choice - weight * odds_ratio)
 
 
 @dataclass(frozen=True)
@@ -218,10 +222,11 @@ class JudgedCandidates:
     items: np.ndarray  # (u, c) codes, padded with -1
     choice: np.ndarray  # (u, c) log-odds that the user chooses each
     probability: np.ndarray  # (u, c) that the user likes each
+    like_rate: float  # share of likes among all visits
 
     def lists(self, caution: float, min_probability: float = 0.0) -> np.ndarray:
         """(u, 20) codes of the best candidates that are likely enough, padded with -1."""
-        score = order_score(self.choice, self.probability, caution)
+        score = order_score(self.choice, self.probability, caution, self.like_rate)
         listed = (self.items >= 0) & (self.probability >= min_probability)
         score = np.where(listed, score, -np.inf)
         order = np.argsort(-score, axis=1, kind="stable")[:, :LIST_LENGTH]

@@ -47,7 +47,7 @@ from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.proposals import CANDIDATES, ListMaker, ListRules, UserHistories
 from mmrec.retrieval.histories import Histories
 
-_CAUTIONS, _MAX_FPRS = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8), (0.8, 0.6, 0.4)
+_CAUTIONS, _MAX_FPRS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (0.8, 0.6, 0.4)
 """Settings of the judge at which the trade of recall against dislikes is shown."""
 Intervals = dict[str, dict[str, tuple[float, float, float]]]
 """Model -> metric -> value and ends of its 95% interval."""
@@ -149,7 +149,8 @@ def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidat
     visits = list_visits(dataset, retrieval.axes, prepared.config.like_rating)
     histories = UserHistories(Histories.from_visits(visits.rows(evidence)))
     size = len(task.users), CANDIDATES
-    result = JudgedCandidates(np.full(size, -1), np.zeros(size), np.zeros(size))
+    like_rate = retrieval.proposers.like_rate
+    result = JudgedCandidates(np.full(size, -1), np.zeros(size), np.zeros(size), like_rate)
     with track("lists", len(task.users)) as advance:
         maker = ListMaker(retrieval, scorer, histories, caution=0)  # scores are those of choice
         lists = maker.lists(task.users, CANDIDATES, ListRules())

@@ -87,7 +87,7 @@ class ListRules(NamedTuple):
 
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
-    caution: float | None = None  # weight of the odds of a dislike; by default the model's
+    caution: float | None = None  # weight of the odds ratio of a dislike; by default the model's
     explore: bool = False  # whether every third item is an unrated one; else these are last
 
 
@@ -194,7 +194,8 @@ class ListMaker:
         """The best n of (c,) items with scores of choice and probabilities of a like; those `named`
         by a wish whatever their probability."""
         caution = self._caution if rules.caution is None else rules.caution
-        score = order_score(choice, probability, caution)
+        like_rate = self.retrieval.proposers.like_rate
+        score = order_score(choice, probability, caution, like_rate)
         # The probability of an item that nobody has rated is about the average, and proves nothing.
         unproven = self._scorer.inputs.item.has_no_rating(items) & (named is None)
         order = np.lexsort((-score, unproven))

@@ -88,8 +88,8 @@ class Recommender(PersistentModel):
     ) -> pl.DataFrame:
         """A list for a user: what others with the same history choose, or what matches a wish.
 
-        The order is by the score of that choice or match, less `caution` times the odds of a
-        dislike. So probabilities need not fall from row to row.
+        The order is by the score of that choice or match, less `caution` times the odds ratio of
+        a dislike. So probabilities need not fall from row to row.
 
         Args:
             user: id; an unknown user is one without reviews.
@@ -100,7 +100,7 @@ class Recommender(PersistentModel):
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass, which
                 may be fewer than n; 1 leaves out none.
-            caution: weight of the odds of a dislike, by default the setting of the fit; at 0 only
+            caution: weight of the odds ratio of a dislike, by default the setting of the fit; at 0 only
                 what people choose, or the match, counts.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
             explore: whether every third place is for an item without a rating, if there are any; by

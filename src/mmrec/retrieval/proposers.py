@@ -71,10 +71,16 @@ class Proposers:
         return np.log1p(self.visit_count)
 
     @cached_property
+    def like_rate(self) -> float:
+        """Share of all visits that were liked."""
+        return float(self.like_count.sum() / max(self.visit_count.sum(), 1))
+
+    @cached_property
     def like_share(self) -> np.ndarray:
         """(m,) share of visits that were liked, shrunk towards that of all items."""
-        mean = self.like_count.sum() / max(self.visit_count.sum(), 1)
-        return (self.like_count + _PRIOR_RATINGS * mean) / (self.visit_count + _PRIOR_RATINGS)
+        return (self.like_count + _PRIOR_RATINGS * self.like_rate) / (
+            self.visit_count + _PRIOR_RATINGS
+        )
 
     @cached_property
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
