@@ -103,7 +103,7 @@ def test_hostile_text_is_inert_and_every_section_is_there(page, encoder):
     reader.check()
     assert len(page.encode()) < 1_500_000
     assert [text for tag, text in reader.headings() if tag == "h2"] == [
-        "Lists", "Metrics on the test reviews", "Is the difference more than chance?",
+        "Lists", "Likes and dislikes", "Metrics on the test reviews", "Is the difference more than chance?",
         "From which probability on to recommend", "For which users and items",
         "Probabilities and training", "Data", "Evidence audit", "How it was made",
     ]  # fmt: skip
