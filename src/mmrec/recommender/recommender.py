@@ -116,27 +116,12 @@ class Recommender(PersistentModel):
         """
         state, rules = self.state, self._rules(seen, max_fpr, caution, explore)
         wish = self._wish(likes)
-        view, inputs = self.state.find_user(user, wish, liked)
-        size = state.list_maker.retrieval.proposers.items
-        wanted: Histories | WishMatch
-        if wish and wish.description:
-            # Each line is read as a review.
-            lines = wish.description.splitlines()
-            vectors = self.models.encoder.encode(lines)
-            topics = state.list_maker.retrieval.axes.topics(lines, vectors)
-            wanted = state.list_maker.histories.of_texts(topics, size)
-        elif wish:
-            wanted = state.catalog.match(wish)
-        elif liked:
-            codes = [state.catalog.find_item(item) for item in liked]
-            wanted = state.list_maker.histories.of_items(
-                codes, state.list_maker.retrieval.proposers.topics
-            )
-        else:
-            wanted = state.list_maker.histories.of_users(np.array([view]), size)
+        view, inputs = state.find_user(user, wish, liked)
+        wanted = self._wanted(view, wish, liked)
         allowed: np.ndarray | None = None
         if categories or prices:
-            allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
+            every = np.arange(state.list_maker.retrieval.proposers.items)
+            allowed = np.isin(every, state.catalog.candidates(categories, prices))
         count = 10 * n if diversity else n
         listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
         items, probability = listed.items, listed.probability
@@ -152,6 +137,21 @@ class Recommender(PersistentModel):
             unproven = state.scorer.inputs.item.has_no_rating(items)
             table = table.with_columns(pl.Series("unproven", unproven, pl.Boolean()))
         return table.insert_column(2, pl.Series("probability", probability))
+
+    def _wanted(self, view: int, wish: Wish | None, liked: Sequence[str]) -> Histories | WishMatch:
+        """What a user's list starts from: a history, or how well each item matches a wish."""
+        catalog, maker = self.state.catalog, self.state.list_maker
+        histories, proposers = maker.histories, maker.retrieval.proposers
+        if wish and wish.description:
+            lines = wish.description.splitlines()  # each is read as a review
+            topics = maker.retrieval.axes.topics(lines, self.models.encoder.encode(lines))
+            return histories.of_texts(topics, proposers.items)
+        if wish:
+            return catalog.match(wish)
+        if liked:
+            codes = [catalog.find_item(item) for item in liked]
+            return histories.of_items(codes, proposers.topics)
+        return histories.of_users(np.array([view]), proposers.items)
 
     def recommend_all(
         self,
@@ -248,9 +248,7 @@ class Recommender(PersistentModel):
         if max_fpr is not None and not 0 <= max_fpr <= 1:
             raise DataError(f"max_fpr {max_fpr}: give a share from 0 to 1")
         lowest = 0.0
-        if (
-            max_fpr is not None and max_fpr < 1
-        ):  # 1 is no bound; the curve has that of validation rows
+        if max_fpr is not None and max_fpr < 1:  # 1 is no bound, other than on the curve
             lowest, _ = self.saved.evaluation.curve.for_max_fpr(max_fpr)
         return ListRules(seen, lowest, caution, explore)
 

@@ -36,7 +36,7 @@ def propose(
     """
     known = histories.texts_alone() if by_texts else histories
     scores = torch.from_numpy(proposers.scores(known))
-    visits, kept = histories.visits.tocoo(), min(max(_MAX_RANK, limit), proposers.items)
+    visits = histories.visits.tocoo()
     visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
     mean = scores.mean(2, keepdim=True)
     # In two passes: `torch.std_mean` takes seven times as long.
@@ -46,14 +46,33 @@ def propose(
     if allowed is not None:
         is_open &= torch.from_numpy(allowed)
     scores.masked_fill_(~is_open, -torch.inf)
-    log_rank = torch.full(scores.shape, float(np.log1p(_MAX_RANK)))
+    log_rank, is_candidate = _rank(scores, max(_PROPOSED, limit))
+    user, item = pairs = (is_candidate & is_open).nonzero().T
+    # Of the candidates alone, since this is the largest array.
+    scale = deviation[:, user, 0] + 1e-9
+    standard = ((scores[:, user, item] - mean[:, user, 0]) / scale).clamp(-3, 12)
+    inputs = _inputs(proposers, known, pairs, standard, log_rank[:, user, item])
+    return pairs.T, inputs
+
+
+def _rank(scores: Tensor, proposed: int) -> tuple[Tensor, Tensor]:
+    """(proposers, b, m) logs of ranks by each proposer, and (b, m) whether any proposes the item."""
+    kept, last = min(max(_MAX_RANK, proposed), scores.shape[2]), float(np.log1p(_MAX_RANK))
+    log_rank = torch.full(scores.shape, last)
     is_candidate = torch.zeros(scores.shape[1:], dtype=torch.bool)
-    ranks = torch.arange(kept).float().log1p().clamp(max=float(np.log1p(_MAX_RANK)))
+    ranks = torch.arange(kept).float().log1p().clamp(max=last)
     for position, of_items in enumerate(scores):
         best = of_items.topk(kept, dim=1).indices
         log_rank[position].scatter_(1, best, ranks.expand(len(best), kept))
-        is_candidate.scatter_(1, best[:, : max(_PROPOSED, limit)], True)
-    user, item = pairs = (is_candidate & is_open).nonzero().T
+        is_candidate.scatter_(1, best[:, :proposed], True)
+    return log_rank, is_candidate
+
+
+def _inputs(
+    proposers: Proposers, known: Histories, pairs: Tensor, standard: Tensor, log_rank: Tensor
+) -> Tensor:
+    """(c, p) inputs of (2, c) users and items, from (proposers, c) standard scores and log ranks."""
+    user, item = pairs
     popularity = torch.from_numpy(proposers.popularity)[item, None]
     like_share = torch.from_numpy(proposers.like_share)[item, None]
     visit_count = torch.from_numpy(np.diff(known.visits.indptr))[user, None]
@@ -61,20 +80,17 @@ def propose(
     has_texts = (1 - has_history) * torch.from_numpy(known.topics.any(1))[user, None]
     length = visit_count.log1p() - _TYPICAL_HISTORY
     of_item = torch.cat([like_share, popularity, popularity**2], dim=1)
-    # Of the candidates alone, since this is the largest array.
-    scale = deviation[:, user, 0] + 1e-9
-    standard = ((scores[:, user, item] - mean[:, user, 0]) / scale).clamp(-3, 12)
-    of_proposers = torch.cat([standard, log_rank[:, user, item]]).T
+    of_proposers = torch.cat([standard, log_rank]).T
     inputs = torch.cat([of_proposers, of_item], dim=1)
     with_popularity = of_proposers * (popularity - _TYPICAL_POPULARITY)
     blocks = [inputs, inputs * length, with_popularity]
     texts = slice(-1 - len(TEXT_PROPOSERS), -1)  # before popularity
-    by_text = torch.cat([standard[texts], log_rank[texts, user, item]]).T
+    by_text = torch.cat([standard[texts], log_rank[texts]]).T
     # Without visits only texts, popularity and likes tell anything, with weights of their own.
     blocks = [block * has_history for block in blocks]
     blocks += [torch.cat([by_text, of_item], dim=1) * has_texts]
     blocks += [of_item * (1 - has_history - has_texts)]
-    return pairs.T, torch.cat(blocks, dim=1).float()
+    return torch.cat(blocks, dim=1).float()
 
 
 def input_names(proposers: Sequence[str]) -> list[str]:
