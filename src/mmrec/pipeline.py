@@ -182,12 +182,13 @@ def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedDa
     evidence = Evidence.derive(dataset.data, split, policy, folds, rng)
     dataset.part = evidence.fold
     label = dataset.data.rating >= config.like_rating
-    for name, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
+    parts = ("training", split.train), ("validation", split.valid), ("test", split.test)
+    for name, rows in parts:
         if label[rows].all() or not label[rows].any():
             kind = "likes (rating >=" if label[rows].any() else "dislikes (rating <"
             raise DataError(
-                f"{reviews.source}: the {len(rows)} {name} reviews are all {kind} "
-                f"{config.like_rating:g}); there is nothing to tell apart. "
+                f"{reviews.source}: of {len(label)} reviews, the {len(rows)} that were drawn for "
+                f"{name} are all {kind} {config.like_rating:g}); there is nothing to tell apart. "
                 "Bring more reviews, or check the ratings and --like-rating"
             )
     return PreparedData(reviews, dataset, split, evidence, label, config)

@@ -154,7 +154,7 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
     low, high = lists.intervals["mmrec"]["ndcg"][1:3]
     cells = f"{own.ndcg:.3f} ({low:.3f}–{high:.3f}) {own.mrr:.3f}"
     assert cells in text
-    start = f"our lists, judged by mmrec, find {own.recall / peer.recall:.2f} times as much"
+    start = f"our lists (judge: mmrec) find {own.recall / peer.recall:.2f} times as much"
     assert f"{start} as {lists.reference}" in text
     assert f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes" in text
     assert text.index(cells) < text.index("Accuracy")

@@ -500,3 +500,8 @@ def test_a_user_who_likes_items_gets_the_effects_of_five_stars(fitted, online):
     likes = online.features.item.vectors["likes"][items].astype(np.float32).mean(0)
     assert liked.vectors["likes"][0] == pytest.approx(likes, abs=1e-3)
     assert not liked.vectors["dislikes"][0].any()
+
+
+def test_prices_that_no_item_can_have_are_an_error(fitted):
+    with pytest.raises(DataError, match="price 'cheap': choose from cheap price, fair price, overpriced"):
+        fitted.recommend(fitted.state.online.ids["user"][0], prices=["cheap price", "cheap"])

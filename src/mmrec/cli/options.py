@@ -66,7 +66,8 @@ def load_reviews(data: Path, config: Config, folder: Path | None = None) -> Revi
             reviews.rejects.write_ndjson(folder / "rejects.jsonl")
             where = f"see {folder / 'rejects.jsonl'}"
         # Without markup: reasons quote cells of the file.
-        console.print(f"{count:,} rows or photos were rejected: {where}", markup=False)
+        message = "1 row or photo was" if count == 1 else f"{count:,} rows or photos were"
+        console.print(f"{message} rejected: {where}", markup=False)
     return reviews
 
 

@@ -239,11 +239,16 @@ class Catalog:
         raise DataError(f"there is no review of item {text!r}; {remedy}")
 
     def candidates(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
-        """Sorted codes of the items that have one of the categories and one of the prices."""
+        """Sorted codes of the items that have one of the categories and one of the prices.
+
+        Raises a DataError for a price that is none of the tags.
+        """
         items = np.arange(len(self._items))
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))
             items = items[np.isin(self._online.features.item.categories[items], codes).any(1)]
+        if unknown := sorted({*prices} - {*PRICE_TAGS}):
+            raise DataError(f"price {unknown[0]!r}: choose from {', '.join(PRICE_TAGS[:-1])}")
         if prices:
             codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
             items = items[np.isin(self._prices(items), codes)]

@@ -87,7 +87,7 @@ def list_sentence(lists: ListComparison) -> str:
     if not own.users or not peer.recall or not peer.dislikes:
         return "Too few liked test reviews to compare our lists."
     return (
-        f"Of what users liked, our lists, judged by {lists.own}, find "
+        f"Of what users liked, our lists (judge: {lists.own}) find "
         f"{own.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, with "
         f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes."
     )
