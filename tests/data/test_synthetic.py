@@ -53,7 +53,7 @@ def test_the_city_is_the_same_on_every_machine(city):
     content += [city.date.astype(str).tolist(), city.users.ids, city.items.ids, city.items.names]
     content += [city.items.cuisines, city.items.price_level.tolist(), city.items.traits.tolist()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    assert digest[:16] == "0eee470fd0ae682e"
+    assert digest[:16] == "875766eb0029ddf7"
 
 
 def test_texts_tell_the_truth_about_items_and_users(city):
@@ -65,7 +65,15 @@ def test_texts_tell_the_truth_about_items_and_users(city):
     assert (city.users.cares[city.user[complains], quiet] > 0).all()
     overpriced = np.array(["overpriced" in text.lower() for text in city.text])
     assert city.items.price_level[city.item[overpriced]].min() >= 3
-    assert city.users.thrift[city.user[overpriced]].mean() > 2 * city.users.thrift.mean()
+    expensive = city.items.price_level[city.item] >= 3
+    thrift = city.users.thrift[city.user]  # of the writer of each review
+    assert thrift[overpriced].mean() > 2 * thrift[expensive].mean()
+
+
+def test_people_go_where_they_expect_to_like_the_cuisine(city):
+    main = np.array([list(PHRASES["cuisines"]).index(names[0]) for names in city.items.cuisines])
+    chosen = city.users.tastes[city.user, main[city.item]].mean()
+    assert chosen > city.users.tastes[:, main].mean() + 0.1
 
 
 def test_the_phrase_bank_is_rich_and_whole():

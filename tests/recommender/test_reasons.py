@@ -1,9 +1,7 @@
 """Reasons in plain words on a small Sample City: their counts, their order, and signed quotes."""
 
-import re
 from collections import Counter
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -126,14 +124,9 @@ def test_live_reviews_count_at_once(live, users):
     assert texts(why, "reviewers") == ["Liked by 2 of 3 reviewers"]
     assert {quote.user for quote in why.quotes} <= {*users[:2], "ann"}
     # Two users liked both, and a user who mentions it too is told so.
-    (liked,) = texts(live.explain(None, "den", liked=shared_items(live, users)), "liked")
-    assert re.search(r"2 others who liked (it|either) liked this too$", liked)
+    for user in users[:2]:
+        live.add_review(user, "hut", 5.0, "Wonderfully quiet and peaceful.", f"hut {user}")
+    (liked,) = texts(live.explain(None, "den", liked=["hut"]), "liked")
+    assert liked.endswith("2 others who liked it liked this too")
     live.add_review("ann", "hut", 5.0, "Lovely, quiet and calm.", "4")
     assert "Quiet, 2 mentions; you mention it too" in texts(live.explain("ann", "den"), "topic")
-
-
-def shared_items(live, users):
-    """The items that both of the first users liked, but for the new one."""
-    codes = [live.state.online.codes["user"][user] for user in users[:2]]
-    both = np.intersect1d(*(live.state.reasons.tastes(code, None, []).liked for code in codes))
-    return [name for name in (live.state.online.ids["item"][code] for code in both) if name != "den"]

@@ -137,7 +137,7 @@ def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):
     again = Recommender(fitted.config).fit(reviews)
     assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     config = fitted.config.model_copy(update={"annotation": AnnotationConfig(strategy="summary")})
-    summarised = Recommender(config).fit(replace(reviews, table=reviews.table.head(150)))
+    summarised = Recommender(config).fit(replace(reviews, table=reviews.table.head(300)))
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 

@@ -64,12 +64,14 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
     """Build the city of a seed; a ConfigError names the fewest or most reviews that it can have."""
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
     item_truth, user_truth = _draw_items(items, item_rng), _draw_users(users, user_rng)
-    user, item = _draw_pairs(users, items, reviews, pair_rng)
-    # Stars by source (R, T + 2 + C): each trait, the price, the kitchen, each cuisine.
     cuisines = list(PHRASES["cuisines"])
     share = np.zeros((items, len(cuisines)))
     for row, names in enumerate(item_truth.cuisines):
         share[row, [cuisines.index(name) for name in names]] = 1 / len(names)
+    # People go where they expect to like the cuisine and the price.
+    appeal = user_truth.tastes @ share.T + np.outer(user_truth.thrift, 2.2 - item_truth.price_level)
+    user, item = _draw_pairs(3 * appeal, reviews, pair_rng)
+    # Stars by source (R, T + 2 + C): each trait, the price, the kitchen, each cuisine.
     price = user_truth.thrift[user] * (2.2 - item_truth.price_level[item])
     traits = user_truth.cares[user] * item_truth.traits[item]
     tastes = user_truth.tastes[user] * share[item]
@@ -184,14 +186,13 @@ def _draw_users(count: int, rng: np.random.Generator) -> _UserTruth:
     return _UserTruth(ids, leniency, cares, tastes, thrift, habits)
 
 
-def _draw_pairs(
-    users: int, items: int, reviews: int, rng: np.random.Generator
-) -> tuple[_Ints, _Ints]:
+def _draw_pairs(appeal: _Floats, reviews: int, rng: np.random.Generator) -> tuple[_Ints, _Ints]:
     """Draw (R,) indices of users and of items: few of either have many reviews, each has two or more."""
+    users, items = appeal.shape
     activity = -0.7 * np.log(rng.permutation(users) + 3.0)
     popularity = -0.7 * np.log(rng.permutation(items) + 3.0)
     # The largest of log weights plus Gumbel noise: a weighted draw without replacement.
-    keys = activity[:, None] + popularity + rng.gumbel(size=(users, items))
+    keys = activity[:, None] + popularity + appeal + rng.gumbel(size=(users, items))
     required = np.zeros((users, items), dtype=bool)
     np.put_along_axis(required, np.argsort(-keys, axis=1)[:, :2], True, axis=1)
     np.put_along_axis(required, np.argsort(-keys, axis=0)[:2], True, axis=0)
