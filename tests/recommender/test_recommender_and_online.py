@@ -287,7 +287,8 @@ def test_quotes_speak_for_the_wish_or_reasons_say_that_none_does(live, items):
 
 def test_a_long_text_describes_a_taste(fitted):
     ramen, tacos = (f"The {dish} was rich and wonderful, I loved it. " * 8 for dish in ("ramen", "taco"))
-    assert str(fitted.parse_wish(ramen)) == "the taste of 72 words"
+    understood = "a description of tastes, not a wish, since it has more than 60 words (72)"
+    assert str(fitted.parse_wish(ramen)) == understood
     lists = [fitted.recommend(likes=text, n=25) for text in (ramen, tacos)]
     assert lists[0].height == lists[1].height == 25
     assert lists[0]["item"].to_list() != lists[1]["item"].to_list()

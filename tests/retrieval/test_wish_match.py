@@ -91,14 +91,25 @@ def test_unwanted_items_and_prices_are_not_listed(matcher):
 def test_items_tagged_with_what_is_not_wanted_stand_behind_those_that_are_not(matcher, live):
     for number in range(6):
         live.append((RAMEN, "Fine.", Note(likes=["Fine."], categories=["seafood"] if number < 1 else [])))
+    any_food = match(matcher, unwanted=["seafood"])
+    assert not any_food.excluded[RAMEN]  # one review of ten speaks of it
+    assert any_food.probability[DEN] > 50 * any_food.probability[RAMEN]
     few = match(matcher, wanted=["ramen"], unwanted=["seafood"])
-    assert not few.excluded[RAMEN]  # one review of ten speaks of it
     assert few.log_odds.argmax() == DEN
-    assert few.log_odds[DEN] - few.log_odds[RAMEN] > 2
-    assert few.log_odds[RAMEN] > few.log_odds[[PASTA, TRATTORIA, DINER]].max()
+    # Four speak of ramen, which outweighs that, also where the price and the noise are not right.
+    assert 2 < few.probability[DEN] / few.probability[RAMEN] < 10
+    wish = {"wanted": ["ramen", "quiet"], "prices": ["fair price"], "unwanted": ["seafood"]}
+    assert match(matcher, **wish).log_odds.argsort()[::-1][:2].tolist() == [DEN, RAMEN]
     live.extend([(RAMEN, "Fine.", Note(likes=["Fine."]))] * 20)  # now one of thirty
-    fewer = match(matcher, wanted=["ramen"], unwanted=["seafood"])
-    assert fewer.log_odds[DEN] - fewer.log_odds[RAMEN] < 2
+    assert match(matcher, unwanted=["seafood"]).probability[RAMEN] > 0.9
+
+
+def test_one_voice_about_a_price_is_no_clear_match(matcher, live):
+    live.extend([(RAMEN, "Fine.", Note(price="cheap price"))] * 20)
+    live.append((len(NAMES), "Fine.", Note(price="cheap price")))
+    matched = match(matcher, [*NAMES, "Hot Pot"], prices=["cheap price"])
+    assert matched.probability[RAMEN] > 0.98  # from there on the probability of a like decides
+    assert 0.5 < matched.probability[-1] < 0.95
 
 
 def test_named_items_come_first_and_items_like_others_without_these(matcher):

@@ -13,6 +13,12 @@ def test_the_list_alone_is_a_part_of_the_home_page(service, user):
     assert fragment.strip() in home
 
 
+def test_a_name_that_has_written_nothing_is_said_to_be_unknown(service, user):
+    known, unknown = (service.client.get("/", params={"user": name}).text for name in (user, "<nobody>"))
+    assert "Nobody called" not in known
+    assert "Nobody called &lt;nobody&gt; has written a review here" in unknown
+
+
 def test_a_review_from_the_page_is_added_and_escaped(service):
     text = "The <script>alert(1)</script> tacos were wonderful."
     sent = service.client.post("/places/tacos", data={"user": "eve & co", "rating": "5", "text": text})

@@ -15,7 +15,7 @@ from unicodedata import combining, normalize
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.types import PriceTag
+from mmrec.llm.types import MAX_WISH_WORDS, PriceTag
 
 Meaning = TypeVar("Meaning")
 Words = list[str]
@@ -115,9 +115,9 @@ def split_words(sentence: str) -> Words:
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]", text)
 
 
-def is_wish(text: str, max_words: int = 60) -> bool:
+def is_wish(text: str) -> bool:
     """Whether a text is short enough to state a wish; a longer one describes a taste."""
-    return len(split_words(text)) <= max_words
+    return len(split_words(text)) <= MAX_WISH_WORDS
 
 
 class Phrases(Generic[Meaning]):

@@ -14,6 +14,8 @@ PriceTag = Literal["cheap price", "fair price", "overpriced", "none"]
 PRICE_TAGS: tuple[PriceTag, ...] = get_args(PriceTag)
 """The paper's price tags, from cheap to expensive; `none` where the text mentions no price."""
 Texts = tuple[str, ...]
+MAX_WISH_WORDS = 60
+"""A longer text is read as a description of tastes, such as reviews, not as a wish."""
 
 
 class _Opinions(BaseModel, frozen=True, extra="forbid"):
@@ -66,7 +68,10 @@ class Wish(StatedWish):
         parts += [*self.wanted, *self.items]
         parts += [f"like {name}" for name in self.similar_to]
         if self.description:
-            parts.append(f"the taste of {len(self.description.split())} words")
+            count, most = len(self.description.split()), f"more than {MAX_WISH_WORDS}"
+            parts.append(
+                f"a description of tastes, not a wish, since it has {most} words ({count})"
+            )
         return "; ".join(parts)
 
 

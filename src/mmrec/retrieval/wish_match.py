@@ -22,7 +22,7 @@ _INNER_FILLERS = frozenset(
     ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
 )
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
-_EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
+_EVIDENCE_LIMIT = 8.0  # log-odds of a thing
 _TAG_SHARE = 0.05  # of an item's reviews, from which on a category is one of its tags
 _CLEAR_MATCH = 4.0  # log-odds; between better matches the probability of a like decides
 
@@ -96,14 +96,24 @@ class WishMatcher:
             if not (has_it > 0.5).any():
                 unmatched.append(phrase)
                 has_it = 0.5 + has_it / 2  # little tells items apart
-            probability *= has_it
+            is_quality = not self._find_labels(_content_words(phrase))
+            probability *= 0.1 + 0.9 * has_it if is_quality and len(wish.wanted) > 1 else has_it
+        wanted_votes = sum(
+            (self._label_votes(phrase, size) for phrase in wish.wanted), np.zeros(size)
+        )
         for phrase in wish.unwanted:
             codes = items.by_name.get(phrase)
             if codes is None:
                 has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=False))
-                # One dish among many does not exclude an item, but who has no such tag comes first.
-                probability *= (1 - has_it) * np.where(self._is_tagged(phrase, size), 0.01, 1)
                 excluded |= has_it > 0.5
+                # One dish among many does not exclude an item, but who has no such tag comes first;
+                # the tag weighs less, the more reviews have a wanted one.
+                votes = self._label_votes(phrase, size)
+                tag_weight = votes / np.maximum(votes, wanted_votes).clip(1)
+                is_tag = votes >= _TAG_SHARE * self._count(
+                    size, lambda texts: np.ones(len(texts.item))
+                )
+                probability *= (1 - has_it) * 0.01 ** (tag_weight * is_tag)
             else:
                 excluded[codes] = True
         if wish.prices:
@@ -165,13 +175,14 @@ class WishMatcher:
         meant = self._count(size, methodcaller("meaning", vector, blame)).clip(0)
         total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
         # A quality matters less.
-        limit = _EVIDENCE_LIMIT if is_thing else _EVIDENCE_LIMIT / 2
+        limit = _EVIDENCE_LIMIT if is_thing else 3.0
         return np.asarray(np.clip(total - 2, -limit, limit))
 
     def _price_probability(self, tags: Sequence[PriceTag], items: WishItems) -> np.ndarray:
         """(m,) probability that items have one of some price tags, by the votes of notes.
 
-        The share of votes, shrunk to that of all items by one vote, as if each vote counted twice.
+        The share of votes, shrunk to the mean share of items by one vote, as if each vote counted
+        twice. One voice alone makes no clear match.
         """
         # "none", the last tag, is no price.
         priced, votes = PRICE_TAGS[:-1], np.zeros((len(items.names), len(PRICE_TAGS) - 1))
@@ -180,7 +191,8 @@ class WishMatcher:
             np.add.at(votes, (texts.item[has_price], texts.price[has_price]), 1)
         if not votes.any():
             votes = items.price_votes[:, : len(priced)]
-        votes = votes + votes.sum(0) / max(float(votes.sum()), 1e-9)
+        shares = votes / votes.sum(1, keepdims=True).clip(1e-9)
+        votes = votes + shares.sum(0) / max(float(shares.sum()), 1e-9)
         wanted = votes[:, np.isin(priced, tags)].sum(1)
         share = wanted / votes.sum(1).clip(1e-9)
         return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
@@ -193,14 +205,12 @@ class WishMatcher:
             total += np.bincount(texts.item, weights=weights, minlength=size)
         return total
 
-    def _is_tagged(self, phrase: str, size: int) -> np.ndarray:
-        """(m,) whether items have a category that a phrase names among their tags."""
-        fewest = _TAG_SHARE * self._count(size, lambda texts: np.ones(len(texts.item)))
-        tagged = np.zeros(size, dtype=bool)
+    def _label_votes(self, phrase: str, size: int) -> np.ndarray:
+        """(m,) reviews of the category among those that a phrase names that most reviews have."""
+        votes = np.zeros(size)
         for label in self._find_labels(_content_words(phrase)):
-            votes = self._count(size, methodcaller("has_label", label))
-            tagged |= (votes > 0) & (votes >= fewest)
-        return tagged
+            votes = np.maximum(votes, self._count(size, methodcaller("has_label", label)))
+        return votes
 
     def _find_labels(self, words: Sequence[str]) -> list[str]:
         """Categories of reviews that are named by the words, or have them as keywords."""

@@ -58,6 +58,7 @@ def home(
         _, shown = recommender.saved.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
     values["wish"] = wish
+    values["is_stranger"] = bool(form.user) and not service.reviewed_items(form.user)
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
