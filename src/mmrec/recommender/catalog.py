@@ -102,12 +102,6 @@ class Catalog:
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
         return pl.DataFrame(rows, schema, orient="row")
 
-    def named_items(self, text: str) -> list[int]:
-        """Codes of items with the text in their name."""
-        names = map(self._names.get, self._items)
-        wanted = text.casefold()
-        return [code for code, name in enumerate(names) if name and wanted in name.casefold()]
-
     def items_called(self, name: str) -> list[int]:
         """Codes of the items with a name; there may be several, or none."""
         return self._named.codes.get(fold(name), [])
@@ -224,6 +218,16 @@ class Catalog:
             score = self.match(wish).log_odds
         return np.argsort(-score, kind="stable")
 
+    def search(self, text: str, n: int) -> list[str]:
+        """Ids of items with the text in their name, then of those that match it best as a wish."""
+        part, codes = text.casefold(), list[int]()
+        for code, item in enumerate(self._items):
+            if (name := self._names.get(item)) and part in name.casefold():
+                codes.append(code)
+        if len(codes) < n:
+            codes += self.rank_items(text)[:n].tolist()
+        return [self._items[code] for code in dict.fromkeys(codes)][:n]
+
     def find_item(self, text: str) -> int:
         """Code of the item with an id or else a name; a DataError, with others, if not just one."""
         if (code := self._online.codes["item"].get(text)) is not None:
@@ -238,21 +242,24 @@ class Catalog:
         remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")
 
-    def candidates(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
-        """Sorted codes of the items that have one of the categories and one of the prices.
+    def allowed_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray | None:
+        """(m,) whether items have one of the categories and one of the prices; None if none are named.
 
         Raises a DataError for a price that is none of the tags.
         """
-        items = np.arange(len(self._items))
-        if categories:
-            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
-            items = items[np.isin(self._online.features.item.categories[items], codes).any(1)]
         if unknown := sorted({*prices} - {*PRICE_TAGS}):
             raise DataError(f"price {unknown[0]!r}: choose from {', '.join(PRICE_TAGS[:-1])}")
+        if not categories and not prices:
+            return None
+        items = np.arange(len(self._items))
+        allowed = np.ones(len(items), dtype=bool)
+        if categories:
+            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
+            allowed &= np.isin(self._online.features.item.categories[items], codes).any(1)
         if prices:
             codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
-            items = items[np.isin(self._prices(items), codes)]
-        return items
+            allowed &= np.isin(self._prices(items), codes)
+        return allowed
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

@@ -81,6 +81,10 @@ class ListedItems(NamedTuple):
     score: np.ndarray  # (k,) log-odds by which they are ordered
     is_last: np.ndarray  # (k,) whether each stands behind all others, since nobody has rated it
 
+    def take(self, places: np.ndarray) -> "ListedItems":
+        """Some of them, in another order."""
+        return ListedItems(*(values[places] for values in self))
+
 
 class ListRules(NamedTuple):
     """What a list may hold, and in what order."""
@@ -114,7 +118,7 @@ class ListMaker:
     def top_items(
         self,
         user: int,
-        wanted: Histories | WishMatch,
+        basis: Histories | WishMatch,
         n: int,
         rules: ListRules,
         inputs: RankerInputs | None = None,
@@ -125,17 +129,17 @@ class ListMaker:
         Candidates are what users with the same history (of one row) choose, or what matches a wish,
         of (m,) `allowed` items.
         """
-        if isinstance(wanted, Histories):
-            (found,) = self._candidates(wanted, n, rules, allowed)
+        if isinstance(basis, Histories):
+            (found,) = self._candidates(basis, n, rules, allowed)
             probability = self._scorer.probabilities(user, found[0], inputs)
             return self._best(*found, probability, n, rules)
-        is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
+        is_open = ~basis.excluded if allowed is None else allowed & ~basis.excluded
         items = np.flatnonzero(is_open)
         # Of items that match as well, as where a wish says nothing, those that most users choose.
-        keys = -self.retrieval.proposers.popularity[items], -wanted.log_odds[items]
+        keys = -self.retrieval.proposers.popularity[items], -basis.log_odds[items]
         items = items[np.lexsort(keys)[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
-        match, named = wanted.log_odds[items], wanted.named[items]
+        match, named = basis.log_odds[items], basis.named[items]
         probability = self._scorer.probabilities(user, items, inputs)
         return self._best(items, match, probability, n, rules, named)
 

@@ -18,7 +18,7 @@ from mmrec.pipeline import TrainingResult, choose_model, prepare_data, train_mod
 from mmrec.recommender.explain import Explanation
 from mmrec.recommender.hub import PersistentModel
 from mmrec.recommender.persistence import SavedRecommender
-from mmrec.recommender.proposals import ListRules
+from mmrec.recommender.proposals import ListedItems, ListRules
 from mmrec.recommender.quotes import SignedNote
 from mmrec.recommender.state import RecommenderState
 from mmrec.retrieval.histories import Histories
@@ -88,58 +88,50 @@ class Recommender(PersistentModel):
     ) -> pl.DataFrame:
         """A list for a user: what others with the same history choose, or what matches a wish.
 
-        The order is by the score of that choice or match, less `caution` times the odds ratio of
-        a dislike. So probabilities need not fall from row to row.
+        The order is by the score of that choice or match, less `caution` times the odds ratio of a
+        dislike. So probabilities need not fall from row to row.
 
         Args:
             user: id; an unknown user is one without reviews.
-            likes: what a new user wishes, as in "cheap ramen, no seafood", or the `parse_wish` of
-                it; how well items match takes the place of what others choose.
+            likes: what a new user wishes, as in "cheap ramen, no seafood", or its `parse_wish`.
             liked: ids or names of items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass, which
                 may be fewer than n; 1 leaves out none.
-            caution: weight of the odds ratio of a dislike, by default the setting of the fit; at 0 only
-                what people choose, or the match, counts.
+            caution: by default the setting of the fit; at 0 only the choice or match counts.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
-            explore: whether every third place is for an item without a rating, if there are any; by
-                default they stand last, and among items that match words, like others. Their
-                probability is about the average.
+            explore: whether every third place is for an item that nobody has rated, if there are any;
+                by default these stand last, and among items that match words, like others.
 
         Returns:
-            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`; and
-            `unproven`, whether nobody has rated the item, with `explore`.
+            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`; and with
+            `explore` whether nobody has rated the item, as `unproven`.
 
         Raises a DataError for not just one of user, likes, and liked, for a liked item that is
         unknown, or whose name several have, and for a bound or a caution that is out of range.
         """
         state, rules = self.state, self._rules(seen, max_fpr, caution, explore)
-        wish = self._wish(likes)
+        wish, allowed = self._wish(likes), state.catalog.allowed_items(categories, prices)
         view, inputs = state.find_user(user, wish, liked)
-        wanted = self._wanted(view, wish, liked)
-        allowed: np.ndarray | None = None
-        if categories or prices:
-            every = np.arange(state.list_maker.retrieval.proposers.items)
-            allowed = np.isin(every, state.catalog.candidates(categories, prices))
-        count = 10 * n if diversity else n
-        listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
-        items, probability = listed.items, listed.probability
-        if diversity:
-            # Items that stand last, since nobody has rated them, stay there.
-            rated = np.flatnonzero(~listed.is_last)
-            directions = state.catalog.space("gist").directions(items[rated])
-            chosen = diversify(listed.score[rated], directions, n, diversity)
-            chosen = np.append(chosen, np.flatnonzero(listed.is_last))[:n]
-            items, probability = items[chosen], probability[chosen]
-        table = state.catalog.describe(items)
+        basis, limit = self._basis(view, wish, liked), 10 * n if diversity else n
+        listed = state.list_maker.top_items(view, basis, limit, rules, inputs, allowed)
+        listed = self._diversify(listed, n, diversity) if diversity else listed
+        table = state.catalog.describe(listed.items)
         if explore:
-            unproven = state.scorer.inputs.item.has_no_rating(items)
+            unproven = state.scorer.inputs.item.has_no_rating(listed.items)
             table = table.with_columns(pl.Series("unproven", unproven, pl.Boolean()))
-        return table.insert_column(2, pl.Series("probability", probability))
+        return table.insert_column(2, pl.Series("probability", listed.probability))
 
-    def _wanted(self, view: int, wish: Wish | None, liked: Sequence[str]) -> Histories | WishMatch:
-        """What a user's list starts from: a history, or how well each item matches a wish."""
+    def _diversify(self, listed: ListedItems, n: int, diversity: float) -> ListedItems:
+        """The first n items; those that stand last, since nobody has rated them, stay there."""
+        rated, last = np.flatnonzero(~listed.is_last), np.flatnonzero(listed.is_last)
+        directions = self.state.catalog.space("gist").directions(listed.items[rated])
+        chosen = rated[diversify(listed.score[rated], directions, n, diversity)]
+        return listed.take(np.append(chosen, last)[:n])
+
+    def _basis(self, view: int, wish: Wish | None, liked: Sequence[str]) -> Histories | WishMatch:
+        """What a list is made from: a history, or how well each item matches a wish."""
         catalog, maker = self.state.catalog, self.state.list_maker
         histories, proposers = maker.histories, maker.retrieval.proposers
         if wish and wish.description:
@@ -192,10 +184,7 @@ class Recommender(PersistentModel):
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those that match it best as a wish."""
-        codes = self.state.catalog.named_items(text)
-        if len(codes) < n:
-            codes += self.state.catalog.rank_items(text)[:n].tolist()
-        return [self.state.online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
+        return self.state.catalog.search(text, n)
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
         """Items with similar reviews, and cosines; a DataError if it is unknown."""

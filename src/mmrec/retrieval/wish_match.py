@@ -21,10 +21,21 @@ from mmrec.retrieval.review_texts import HALF_MENTION, ReviewTexts, fold, word_p
 _INNER_FILLERS = frozenset(
     ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
 )
-_NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
-_EVIDENCE_LIMIT = 8.0  # log-odds of a thing
-_TAG_SHARE = 0.05  # of an item's reviews, from which on a category is one of its tags
 _CLEAR_MATCH = 4.0  # log-odds; between better matches the probability of a like decides
+_SOFT_FLOOR = 0.1  # what is left of a probability where a quality or the price is missing
+_TAG_SHARE = 0.05  # of an item's reviews, from which on a category is one of its tags
+_TAG_FACTOR = 0.01  # of the probability of an item that has an unwanted tag
+_SIMILAR_FACTOR = 1e-3  # of items that are like a wanted one, which stand far behind it
+_LIKENESS_SLOPE = 12.0  # log-odds by cosine: few items are clearly alike
+
+# Log-odds that an item has what a phrase names. By how far each kind of evidence may move them, so
+# that none decides alone; and its weight beside words that stand in reviews, which mislead least.
+_PRIOR_LOG_ODDS = -2.0  # of an item of which nothing is known: one in eight
+_MENTION_LIMITS, _LABEL_LIMITS, _MEANING_LIMITS = (-3, 6), (-4, 6), (-2, 4)
+_LABEL_WEIGHT, _MEANING_WEIGHT, _FEEDBACK_WEIGHT = 0.7, 0.5, 4.0
+_NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
+_ENOUGH_MENTIONS = 2  # with more, shorter parts of the phrase are not looked for
+_THING_LIMIT, _QUALITY_LIMIT = 8.0, 3.0  # of all evidence: a quality ("quiet") matters less
 
 
 @dataclass(frozen=True)
@@ -89,36 +100,25 @@ class WishMatcher:
         """
         self._update()
         size = len(items.names)
-        probability, unmatched = np.ones(size), []
         excluded, named = np.zeros((2, size), dtype=bool)
+        probability, wanted_votes, unmatched = np.ones(size), np.zeros(size), list[str]()
         for phrase in wish.wanted:
             has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=True))
             if not (has_it > 0.5).any():
                 unmatched.append(phrase)
                 has_it = 0.5 + has_it / 2  # little tells items apart
             is_quality = not self._find_labels(_content_words(phrase))
-            probability *= 0.1 + 0.9 * has_it if is_quality and len(wish.wanted) > 1 else has_it
-        wanted_votes = sum(
-            (self._label_votes(phrase, size) for phrase in wish.wanted), np.zeros(size)
-        )
+            probability *= _soften(has_it) if is_quality and len(wish.wanted) > 1 else has_it
+            wanted_votes += self._label_votes(phrase, size)
         for phrase in wish.unwanted:
-            codes = items.by_name.get(phrase)
-            if codes is None:
-                has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=False))
-                excluded |= has_it > 0.5
-                # One dish among many does not exclude an item, but who has no such tag comes first;
-                # the tag weighs less, the more reviews have a wanted one.
-                votes = self._label_votes(phrase, size)
-                tag_weight = votes / np.maximum(votes, wanted_votes).clip(1)
-                is_tag = votes >= _TAG_SHARE * self._count(
-                    size, lambda texts: np.ones(len(texts.item))
-                )
-                probability *= (1 - has_it) * 0.01 ** (tag_weight * is_tag)
-            else:
-                excluded[codes] = True
+            if phrase in items.by_name:
+                excluded[items.by_name[phrase]] = True
+                continue
+            has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=False))
+            excluded |= has_it > 0.5
+            probability *= (1 - has_it) * self._tag_factor(phrase, wanted_votes)
         if wish.prices:
-            # A dish matters more than its price, where no item has both.
-            probability *= 0.1 + 0.9 * self._price_probability(wish.prices, items)
+            probability *= _soften(self._price_probability(wish.prices, items))
         if wish.unwanted_prices:
             is_priced_so = self._price_probability(wish.unwanted_prices, items)
             probability *= 1 - is_priced_so
@@ -128,10 +128,10 @@ class WishMatcher:
             excluded[items.by_name[name]] = True
         for name in wish.items:
             named[items.by_name[name]] = True
-        if named.any():  # those like them follow far behind
+        if named.any():
             for name in wish.items:
                 probability *= self._likeness(items.by_name[name], items)
-            probability = np.where(named, 1.0, 1e-3 * probability)
+            probability = np.where(named, 1.0, _SIMILAR_FACTOR * probability)
         return WishMatch(probability, excluded & ~named, named, unmatched)
 
     def _update(self) -> None:
@@ -148,7 +148,7 @@ class WishMatcher:
         has it, unless the phrase names a quality ("quiet") and no thing ("ramen").
         """
         size, words = len(names), _content_words(phrase)
-        reviews = self._count(size, lambda texts: np.ones(len(texts.item)))
+        reviews = self._review_count(size)
         labels = self._find_labels(words)
         is_thing = bool(labels) or not wanted
         mentions = np.zeros(size)
@@ -156,27 +156,27 @@ class WishMatcher:
             mentioned = self._count(size, methodcaller("mentions", pattern, blamed=is_thing))
             in_name = names.str.contains(pattern).to_numpy()
             mentions += mentioned + _NAME_MENTIONS * in_name
-            if mentions.sum() > 2:
+            if mentions.sum() > _ENOUGH_MENTIONS:
                 break
-        total = np.clip(_mixture_log_odds(mentions, reviews), -3, 6)
-        if mentions.sum() > 2:
+        total = np.clip(_mixture_log_odds(mentions, reviews), *_MENTION_LIMITS)
+        if mentions.sum() > _ENOUGH_MENTIONS:
             # Relevance feedback (Rocchio, 1971): others of the same categories may have it, too.
-            some = np.flatnonzero(mentions)
-            cosine = self._category_cosine(size, some, _sigmoid(total[some] - 2))
-            total += 4 * (cosine / max(float(cosine.max()), 1e-9) - 0.5)
+            places = np.flatnonzero(mentions)
+            has_it = _sigmoid(total[places] + _PRIOR_LOG_ODDS)
+            cosine = self._category_cosine(size, places, has_it)
+            total += _FEEDBACK_WEIGHT * (cosine / max(float(cosine.max()), 1e-9) - 0.5)
         by_label = np.zeros(size)
         for label in labels:
             votes = self._count(size, methodcaller("has_label", label))
-            by_label += np.clip(_mixture_log_odds(votes, reviews), -4, 6) / len(labels)
-        total += 0.7 * by_label
+            by_label += np.clip(_mixture_log_odds(votes, reviews), *_LABEL_LIMITS) / len(labels)
+        total += _LABEL_WEIGHT * by_label
         (vector,) = self._encoder.encode([phrase]).astype(np.float32)
         # A dislike contradicts a quality; it does not show that a thing is wanted.
         blame = float(not wanted) if is_thing else -1.0
         meant = self._count(size, methodcaller("meaning", vector, blame)).clip(0)
-        total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
-        # A quality matters less.
-        limit = _EVIDENCE_LIMIT if is_thing else 3.0
-        return np.asarray(np.clip(total - 2, -limit, limit))
+        total += _MEANING_WEIGHT * np.clip(_mixture_log_odds(meant, reviews), *_MEANING_LIMITS)
+        limit = _THING_LIMIT if is_thing else _QUALITY_LIMIT
+        return np.asarray(np.clip(total + _PRIOR_LOG_ODDS, -limit, limit))
 
     def _price_probability(self, tags: Sequence[PriceTag], items: WishItems) -> np.ndarray:
         """(m,) probability that items have one of some price tags, by the votes of notes.
@@ -193,8 +193,7 @@ class WishMatcher:
             votes = items.price_votes[:, : len(priced)]
         shares = votes / votes.sum(1, keepdims=True).clip(1e-9)
         votes = votes + shares.sum(0) / max(float(shares.sum()), 1e-9)
-        wanted = votes[:, np.isin(priced, tags)].sum(1)
-        share = wanted / votes.sum(1).clip(1e-9)
+        share = votes[:, np.isin(priced, tags)].sum(1) / votes.sum(1).clip(1e-9)
         return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
 
     def _count(self, size: int, values: Callable[[ReviewTexts], np.ndarray]) -> np.ndarray:
@@ -204,6 +203,21 @@ class WishMatcher:
             weights = values(texts).astype(float)
             total += np.bincount(texts.item, weights=weights, minlength=size)
         return total
+
+    def _review_count(self, size: int) -> np.ndarray:
+        """(m,) reviews of each item."""
+        return self._count(size, lambda texts: np.ones(len(texts.item)))
+
+    def _tag_factor(self, phrase: str, wanted_votes: np.ndarray) -> np.ndarray:
+        """(m,) what an unwanted category leaves of the probability of items that have it as a tag.
+
+        One dish among many does not exclude an item, but who has no such tag comes first; the tag
+        weighs less, the more reviews, (m,), have a wanted one.
+        """
+        votes = self._label_votes(phrase, len(wanted_votes))
+        is_tag = votes >= _TAG_SHARE * self._review_count(len(votes))
+        weight = votes / np.maximum(votes, wanted_votes).clip(1)
+        return _TAG_FACTOR ** (weight * is_tag)
 
     def _label_votes(self, phrase: str, size: int) -> np.ndarray:
         """(m,) reviews of the category among those that a phrase names that most reviews have."""
@@ -220,16 +234,17 @@ class WishMatcher:
         return sorted(named.intersection(chain(*(texts.labels for texts in self._texts))))
 
     def _likeness(self, codes: Sequence[int], items: WishItems) -> np.ndarray:
-        """(m,) probability that items count as like some: half where they are half as near as can be.
+        """(m,) probability that items count as like some: half for those in the middle between the
+        nearest item and the nearest tenth.
 
-        Nearness is the cosine of the votes for categories, rare ones weighing more, and that of
+        Nearness is the cosine of the votes for categories, rare ones weighing more, plus that of
         the gists of reviews.
         """
         similarity = items.gist_similarity(codes) + self._category_cosine(len(items.names), codes)
         # Without others, as where all items have that name, any number will do.
         nearest = np.delete(similarity, codes).max(initial=similarity.min())
         middle = (np.quantile(similarity, 0.9) + nearest) / 2
-        return _sigmoid(12 * (similarity - middle))
+        return _sigmoid(_LIKENESS_SLOPE * (similarity - middle))
 
     def _category_cosine(
         self, size: int, codes: Sequence[int] | np.ndarray, weights: np.ndarray | float = 1.0
@@ -254,6 +269,11 @@ class WishMatcher:
 
 def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
+
+
+def _soften(probability: np.ndarray) -> np.ndarray:
+    """Probabilities of what matters less than a dish, where no item has both."""
+    return np.asarray(_SOFT_FLOOR + (1 - _SOFT_FLOOR) * probability)
 
 
 def _content_words(phrase: str) -> list[str]:
