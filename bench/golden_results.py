@@ -261,7 +261,7 @@ def responses(model: Path, user: str, item: str, pages: bool) -> dict[str, Any]:
             return {name: fill(value) for name, value in template.items()}
         return template.format(user=user, item=item) if isinstance(template, str) else template
 
-    with TestClient(create_app(model, ServeConfig())) as client:
+    with TestClient(create_app(model, ServeConfig()), base_url="http://localhost") as client:
         for page in PAGES if pages else ():
             results[f"page {page}"] = client.get(fill(page)).text.splitlines()
         for name, (path, body) in REQUESTS.items():

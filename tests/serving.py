@@ -74,7 +74,8 @@ def service_in_process(model, **settings):
     from mmrec.service.app import create_app
 
     app = create_app(model, ServeConfig(**settings))
-    with TestClient(app, follow_redirects=False, raise_server_exceptions=False) as client:
+    options = {"base_url": "http://localhost", "follow_redirects": False, "raise_server_exceptions": False}
+    with TestClient(app, **options) as client:
         yield Service(client)
 
 

@@ -179,6 +179,9 @@ class ServeConfig(_Settings, title="Service"):
     """Address to listen on; 0.0.0.0 accepts connections from other machines."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on."""
+    allowed_hosts: str = ""
+    """Names, divided by commas, by which browsers may reach a service without keys, besides those of
+    loopback and --host; `*.example.com` stands for all below that, `*` for any."""
     workers: int = Field(1, ge=1)
     """Number of worker processes; they share live reviews."""
     database: str | None = None

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 
-from serving import service_in_process
+from serving import service_in_process, serving
 
 
 def test_the_api_wants_one_of_the_keys(model, tmp_path, caplog):
@@ -44,6 +44,25 @@ def test_a_body_has_a_size_limit_with_and_without_a_declared_length(service):
     chunks = (b" " * 10_000 for _ in range(10))
     for content in (b" " * 70_000, chunks):
         assert service.client.post("/v1/reviews", content=content).status_code == 413
+
+
+def test_head_is_answered_as_get_without_a_body(model, item):
+    with serving(model) as service:
+        for path in (
+            "/",
+            "/health",
+            "/ready",
+            f"/photos/{item}",
+            "/v1/users/u",
+            "/static/page.js",
+            "/nothing",
+        ):
+            full, head = service.client.get(path), service.client.head(path)
+            assert head.status_code == full.status_code, path
+            assert head.headers["content-type"] == full.headers["content-type"]
+            assert (head.content, bool(full.content)) == (b"", True)
+        log = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+        assert {"/photos/{item:path}"} <= {line["route"] for line in log if line["method"] == "HEAD"}
 
 
 def test_metrics_and_logs_name_routes_and_no_user(model, fitted, caplog):

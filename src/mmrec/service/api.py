@@ -9,7 +9,9 @@ from mmrec.service import schemas
 from mmrec.service.recommendations import RecommendationService, current_service
 from mmrec.service.schemas import IdInPath, error_responses
 
-router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
+router = APIRouter(
+    prefix="/v1", tags=["v1"], responses=error_responses(401, 403, 413, 422, 429, 503)
+)
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]
 Neighbors = list[schemas.Neighbor]

@@ -176,6 +176,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
         400: "The body cannot be read.",
         401: "An API key is required, if the service was started with keys.",
+        403: "A page of another site sends this.",
         404: "The item or page does not exist.",
         409: "The item exists already.",
         413: "The body is too large.",

@@ -14,9 +14,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmrec.config import ServeConfig
+from mmrec.service.browsers import BrowserGuard
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -37,6 +39,7 @@ class RequestGuard:
     ) -> None:
         self._app, self._limits, self._handle_error = app, limits, handle_error
         self._keys = [key.encode() for key in keys]
+        self._browsers = BrowserGuard(limits)
         # By client: tokens in its bucket, and when it took the last one.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -74,13 +77,17 @@ class RequestGuard:
 
         try:
             client = (scope.get("client") or ("", 0))[0]
+            if not self._keys:
+                self._browsers.check(scope["method"], headers)
             if scope["path"].startswith("/v1/") and self._keys:
                 client = self._check_key(headers.get("authorization", ""))
             if scope["path"] not in ("/health", "/ready", "/metrics"):
                 self._take_token(client)
             length = headers.get("content-length", "0")
             check_size(int(length) if length.isdecimal() else 0)
-            await self._app(scope, receive_limited, send_with_headers)
+            # FastAPI has no HEAD for its routes; the server leaves the body of the response out.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            await self._app(scope | {"method": method}, receive_limited, send_with_headers)
         except HTTPException as error:
             response = await self._handle_error(Request(scope), error)
             await response(scope, receive, send_with_headers)
