@@ -87,7 +87,7 @@ class RequestGuard:
             check_size(int(length) if length.isdecimal() else 0)
             # FastAPI has no HEAD for its routes; the server leaves the body of the response out.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            await self._app(scope | {"method": method}, receive_limited, send_with_headers)
+            await self._app({**scope, "method": method}, receive_limited, send_with_headers)
         except HTTPException as error:
             response = await self._handle_error(Request(scope), error)
             await response(scope, receive, send_with_headers)
