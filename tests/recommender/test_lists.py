@@ -80,11 +80,11 @@ def test_changed_and_added_items_are_scored_anew(features, stored, inactive, mon
     for array in (features.item.dense, features.item.vectors["gist"], features.item.factors):
         array[worst] = array[best]
     features.item.categories[worst] = features.item.categories[best]
-    scorer.update_item(features, int(worst))
+    scorer.update_items(features, np.array([worst]))
     assert {best, worst} == set(ranked(scorer, 5)[0][:2].tolist())
     larger = replace(features, item=features.item.with_capacity(2))
-    larger.item.replace_view(ITEMS, features.item)
-    scorer.update_item(larger, ITEMS)
+    larger.item.replace_views(np.array([ITEMS]), features.item)
+    scorer.update_items(larger, np.array([ITEMS]))
     codes, probability = ranked(scorer, 5, ITEMS + 1)
     assert ITEMS in codes
     expected = probabilities(model, larger, 5)[ITEMS]

@@ -18,6 +18,7 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset
 from mmrec.llm.types import Wish
 from mmrec.recommender.explain import KNOWLEDGE_GROUPS
+from mmrec.recommender.live_reviews import LiveReview, LiveReviews
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.recommender import Recommender
 from mmrec.vision.image_features import PhotoAnnotator
@@ -438,7 +439,15 @@ def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected, tmp_path
 def online(fitted):
     """A new state, whose features may be changed."""
     saved = replace(fitted.saved, features=copy.deepcopy(fitted.saved.features))
-    return OnlineState(saved, fitted.state.dataset.data, fitted.models)
+    dataset = fitted.state.dataset
+    return OnlineState(saved, dataset, LiveReviews(dataset.data), fitted.models)
+
+
+def add_review(online, user, item, rating, text, note):
+    """Add a live review; codes of its user and its item."""
+    outcome = {(user, item): LiveReview(user, item, rating, text, "live", note)}
+    users, items = online.apply(online.read(outcome, online._models))
+    return int(users[0]), int(items[0])
 
 
 @pytest.mark.parametrize("is_new", [False, True])
@@ -447,7 +456,7 @@ def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
     if not is_new:
         names = {"user": online.ids["user"][3], "item": online.ids["item"][4]}
     (note,) = fitted.models.annotator.write_notes([TEXT])
-    codes = online.add_review(names["user"], names["item"], 2.0, TEXT, note)
+    codes = add_review(online, names["user"], names["item"], 2.0, TEXT, note)
     # The same reviews and one more, from the start.
     row = names | {"rating": 2.0, "text": TEXT, "photos": [], "review_id": "live", "time": None}
     table = fitted.saved.reviews.table
@@ -480,7 +489,7 @@ def test_a_review_that_cannot_be_encoded_changes_nothing(fitted, online, monkeyp
     (note,) = fitted.models.annotator.write_notes([TEXT])
     monkeypatch.setattr(type(fitted.models.encoder), "encode", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
-        online.add_review("somebody new", "somewhere new", 5.0, TEXT, note)
+        add_review(online, "somebody new", "somewhere new", 5.0, TEXT, note)
     assert (online.codes, online.ids) == before
 
 

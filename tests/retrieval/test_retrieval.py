@@ -349,11 +349,11 @@ def test_blank_texts_have_no_topics_and_change_no_axis(monkeypatch):
 
 def test_a_new_item_grows_all_arrays_and_is_near_in_text_alone(fitted):
     vector = np.arange(TOPICS, dtype=np.float32)
-    proposers = fitted.proposers.with_review(ITEMS + 1, vector, True)
-    proposers = proposers.with_review(ITEMS + 1, vector, None)
+    items = np.array([ITEMS + 1] * 2)
+    visits = np.array([[1.0, 1.0], [0.0, 0.0]])
+    proposers = fitted.proposers.with_texts(items, np.stack([vector, vector]), visits)
     grown = replace(fitted, proposers=proposers)
     assert proposers.items == ITEMS + 2
-    assert {matrix.shape for matrix in proposers.similarities.values()} == {(ITEMS + 2, ITEMS + 2)}
     assert proposers.topics[-1].tolist() == (2 * vector).tolist()
     assert (proposers.visit_count[-2:].tolist(), proposers.like_count[-1]) == ([0, 1], 1)
     assert fitted.proposers.items == ITEMS  # unchanged

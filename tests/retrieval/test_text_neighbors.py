@@ -42,14 +42,14 @@ def test_similarity_is_the_cosine_of_deviations_from_the_mean(items):
 def test_changed_rows_are_used_and_rows_without_text_have_no_neighbors(items):
     space = TextSpace(items, ITEMS - 10)
     items.vectors["gist"][3] = items.vectors["gist"][7]
-    space.update(items, 3)
+    space.update(items, np.array([3]))
     assert space.neighbors(7, 1)[0][0] == 3
     items.vectors["gist"][5] = 0
-    space.update(items, 5)
+    space.update(items, np.array([5]))
     assert space.neighbors(5, 3) == []
     assert space.similarity(np.ones(SIZE))[5] == 0
     # Several rows behind the last are added at once.
-    space.update(items, ITEMS - 1)
+    space.update(items, np.array([ITEMS - 1]))
     assert np.flatnonzero(space.similarity(np.ones(SIZE)) == 0).tolist() == [5]
     assert len(space.similarity(np.ones(SIZE))) == ITEMS
 

@@ -6,7 +6,7 @@ import pytest
 
 from mmrec.llm.lexicon import Lexicon
 from mmrec.llm.types import Note, Wish
-from mmrec.retrieval.review_texts import ReviewTexts, fold
+from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, fold
 from mmrec.retrieval.wish_match import WishItems, WishMatcher
 
 NAMES = ["Ramen Bar", "Pasta Palace", "Noodle Den", "Fish Shack", "Trattoria", "Diner"]
@@ -23,20 +23,19 @@ REVIEWS = [
 
 
 @pytest.fixture
-def live():
-    return []
+def texts(encoder):
+    item, reviews, notes = [], [], []
+    for code, like, dislike, price, categories in REVIEWS * 4:
+        item.append(code)
+        reviews.append(f"{like} {dislike}")
+        likes, dislikes = [like], [dislike] if dislike else []
+        notes.append(Note(likes=likes, dislikes=dislikes, price=price, categories=categories))
+    return GrowingTexts(lambda: ReviewTexts(np.array(item), reviews, notes, encoder), encoder)
 
 
 @pytest.fixture
-def matcher(encoder, live):
-    item, texts, notes = [], [], []
-    for code, like, dislike, price, categories in REVIEWS * 4:
-        item.append(code)
-        texts.append(f"{like} {dislike}")
-        likes, dislikes = [like], [dislike] if dislike else []
-        notes.append(Note(likes=likes, dislikes=dislikes, price=price, categories=categories))
-    reviews = ReviewTexts(np.array(item), texts, notes, encoder)
-    return WishMatcher(reviews, live, Lexicon("restaurant"), encoder)
+def matcher(encoder, texts):
+    return WishMatcher(texts, Lexicon("restaurant"), encoder)
 
 
 def match(matcher, names=NAMES, **wish):
@@ -88,9 +87,10 @@ def test_unwanted_items_and_prices_are_not_listed(matcher):
     assert not everything.excluded.any()
 
 
-def test_items_tagged_with_what_is_not_wanted_stand_behind_those_that_are_not(matcher, live):
+def test_items_tagged_with_what_is_not_wanted_stand_behind_those_that_are_not(matcher, texts, encoder):
     for number in range(6):
-        live.append((RAMEN, "Fine.", Note(likes=["Fine."], categories=["seafood"] if number < 1 else [])))
+        note = Note(likes=["Fine."], categories=["seafood"] if number < 1 else [])
+        texts.add(number, RAMEN, "Fine.", note, encoder)
     any_food = match(matcher, unwanted=["seafood"])
     assert not any_food.excluded[RAMEN]  # one review of ten speaks of it
     assert any_food.probability[DEN] > 50 * any_food.probability[RAMEN]
@@ -100,13 +100,15 @@ def test_items_tagged_with_what_is_not_wanted_stand_behind_those_that_are_not(ma
     assert 2 < few.probability[DEN] / few.probability[RAMEN] < 10
     wish = {"wanted": ["ramen", "quiet"], "prices": ["fair price"], "unwanted": ["seafood"]}
     assert match(matcher, **wish).log_odds.argsort()[::-1][:2].tolist() == [DEN, RAMEN]
-    live.extend([(RAMEN, "Fine.", Note(likes=["Fine."]))] * 20)  # now one of thirty
+    for number in range(20):  # now one of thirty
+        texts.add(f"more {number}", RAMEN, "Fine.", Note(likes=["Fine."]), encoder)
     assert match(matcher, unwanted=["seafood"]).probability[RAMEN] > 0.9
 
 
-def test_one_voice_about_a_price_is_no_clear_match(matcher, live):
-    live.extend([(RAMEN, "Fine.", Note(price="cheap price"))] * 20)
-    live.append((len(NAMES), "Fine.", Note(price="cheap price")))
+def test_one_voice_about_a_price_is_no_clear_match(matcher, texts, encoder):
+    for number in range(20):
+        texts.add(number, RAMEN, "Fine.", Note(price="cheap price"), encoder)
+    texts.add("single", len(NAMES), "Fine.", Note(price="cheap price"), encoder)
     matched = match(matcher, [*NAMES, "Hot Pot"], prices=["cheap price"])
     assert matched.probability[RAMEN] > 0.98  # from there on the probability of a like decides
     assert 0.5 < matched.probability[-1] < 0.95
@@ -138,12 +140,25 @@ def test_long_phrases_are_looked_for_by_their_parts(matcher):
         assert matcher.speaks_of(phrase, texts).dtype == bool
 
 
-def test_live_texts_count_at_once(matcher, live):
+def test_live_texts_count_at_once_until_they_are_withdrawn(matcher, texts, encoder):
     names = [*NAMES, "Hot Pot"]
     before = match(matcher, names, wanted=["hotpot"]).probability
     assert before.max() < 0.6  # which no review says
-    live.append((len(NAMES), "Sichuan hotpot.", Note(likes=["Sichuan hotpot."], categories=["chinese"])))
+    note = Note(likes=["Sichuan hotpot."], categories=["chinese"])
+    texts.add("first", len(NAMES), "Sichuan hotpot.", note, encoder)
     for wish in ("hotpot", "chinese"):
         assert match(matcher, names, wanted=[wish]).probability.argmax() == len(NAMES)
-    live.append((DINER, "They have hotpot now. Hotpot!", Note()))
+    texts.add("second", DINER, "They have hotpot now. Hotpot!", Note(), encoder)
     assert best(match(matcher, names, wanted=["hotpot"]), 2) == {DINER, len(NAMES)}
+    texts.withdraw("second")
+    assert match(matcher, names, wanted=["hotpot"]).probability.argmax() == len(NAMES)
+    texts.withdraw("first")
+    assert match(matcher, names, wanted=["hotpot"]).probability == pytest.approx(before, abs=0.02)
+
+
+def test_texts_of_the_fit_can_be_withdrawn(matcher, texts):
+    before = match(matcher, NAMES, wanted=["ramen"]).probability
+    best_item = int(before.argmax())
+    for row in np.flatnonzero(texts.parts[0].item == best_item):
+        texts.withdraw_fitted(int(row))
+    assert match(matcher, NAMES, wanted=["ramen"]).probability.argmax() != best_item

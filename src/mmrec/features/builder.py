@@ -21,6 +21,9 @@ from mmrec.features.mixed_effects import PRIOR_TEXTS, MixedEffects, TextSums, ch
 from mmrec.features.tables import Constants, EntityFeatures, EvidenceSums, Features, rating_sums
 from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
+PRIOR_PRICE_VOTES = 5.0
+"""For no price, beside the votes of an item's reviews for each tag."""
+
 
 class FeatureBuilder(BaseModel):
     """Makes the features of any views, in training and in service alike; saved with the model."""
@@ -181,12 +184,12 @@ class FeatureBuilder(BaseModel):
         factors: np.ndarray | None = None,
         *,
         sees_all: np.ndarray | bool = True,
-        new: bool = False,
+        new: np.ndarray | bool = False,
     ) -> EntityFeatures:
         """Features of v views from what their reviews add up to, and from `entity_effects`.
 
         Numbers of reviews are comparable: those of views that see all known reviews, (v,) bool, are
-        reduced to what train rows see of them. How popular `new` users or items will be is not
+        reduced to what train rows see of them. How popular `new` users or items, (v,) bool, will be is not
         known, so that theirs says nothing: they are not like those that have stayed unpopular.
         """
         is_mmrec = self.config.ranker.features == "mmrec"
@@ -200,7 +203,7 @@ class FeatureBuilder(BaseModel):
         }
         if is_mmrec or kind == "item":
             scale = np.where(sees_all, self.trained_reviews / self.known_reviews, 1.0)
-            columns["log count"] = np.full(len(count), usual) if new else np.log1p(count * scale)
+            columns["log count"] = np.where(new, usual, np.log1p(count * scale))
         categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
         if kind == "item" and self.config.ranker.features != "baseline":
             columns |= _price_columns(sums.price)
@@ -232,13 +235,13 @@ class FeatureBuilder(BaseModel):
         return built if factors is None else replace(built, factors=factors)
 
 
-def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
+def _price_columns(votes: np.ndarray) -> dict[str, np.ndarray]:
     """Shares of (v, 4) votes by tag, shrunk towards "no price": one vote is not yet a price."""
     tags = votes[:, : PRICE_TAGS.index("none")]
-    total = tags.sum(axis=1) + prior_votes
+    total = tags.sum(axis=1) + PRIOR_PRICE_VOTES
     shares = tags / total[:, None]  # (v, 3)
     columns = dict(zip(PRICE_TAGS, shares.T, strict=False))
-    return columns | {"no price": prior_votes / total}
+    return columns | {"no price": PRIOR_PRICE_VOTES / total}
 
 
 def _top_categories(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -79,18 +79,25 @@ class Dataset:
         return cls(models, data, texts, ids, *photos, *captions, config.read.max_pixels, notes)
 
     @classmethod
-    def single_review(
-        cls, text: str, rating: float, models: Models, note: Note, captions: Sequence[str] = ()
+    def unnamed(
+        cls, texts: Sequence[str], ratings: Sequence[float], notes: Sequence[Note], models: Models
     ) -> Dataset:
-        """A review of an unnamed user and item with captions; a text without a rating (NaN) is its
-        summary, but that of a rated review, as of all reviews together, is not known."""
+        """Reviews that are each of an unnamed user and item of its own; no summary of them is known."""
         # Not from a table, which would take most of the time of a request.
-        zero, times = np.zeros(1, dtype=np.int64), np.array([NO_TIME])
-        data = Interactions(zero, zero, np.array([rating], np.float32), times, [""], [""])
-        none: list[list[str]] = [[]]
-        photos_and_captions = none, none, none, [[*captions]]
-        summary = Summary(text=text if np.isnan(rating) else "")
-        return cls(models, data, [text], [""], *photos_and_captions, 0, [note], summary)
+        codes, size = np.arange(len(texts)), len(texts)
+        times, names = np.full(size, NO_TIME), [""] * size
+        data = Interactions(codes, codes, np.array(ratings, np.float32), times, names, names)
+        none: list[list[str]] = [[]] * size
+        lists = none, none, none, none
+        return cls(models, data, [*texts], names, *lists, 0, [*notes], Summary())
+
+    @classmethod
+    def description(
+        cls, text: str, note: Note, models: Models, captions: Sequence[str] = ()
+    ) -> Dataset:
+        """A text without a rating, which is its own summary, and captions of the item that it is about."""
+        dataset = cls.unnamed([text], [np.nan], [note], models)
+        return replace(dataset, item_captions=[[*captions]], given_summary=Summary(text=text))
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -163,7 +163,7 @@ class MixedEffects:
         columns["user"] = _columns(user, user_effect, statistics)
         columns["item"] = _columns(item, item_effect, statistics)
         factors: dict[EntityKind, np.ndarray] = {"item": topics.astype(np.float16)}
-        factors["user"] = _user_factors(topics, user, item, residual, len(user_effect))
+        factors["user"] = user_factors(topics, user, item, residual, len(user_effect))
         return cls(columns, factors, regression)
 
 
@@ -252,10 +252,11 @@ def fit_effects(
     return user_effect, item_effect
 
 
-def _user_factors(
+def user_factors(
     topics: np.ndarray, user: np.ndarray, item: np.ndarray, residual: np.ndarray, users: int
 ) -> np.ndarray:
-    """(users, t) float16 factors of users, from (m,) residuals; zero for users without reviews."""
+    """(users, t) float16 factors of users, from (m,) residuals of reviews of items that have (items, t)
+    topics; zero for users without reviews."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     factors = files.allocate((users, topics.shape[1]), np.float16)
     by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of a user together

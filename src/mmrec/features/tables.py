@@ -137,10 +137,11 @@ class EntityFeatures:
         """(k,) bool: which of k views have no rating, maybe a description or photos."""
         return self.dense[views, self.names.index("no rating")] == 1
 
-    def replace_view(self, view: int, source: EntityFeatures) -> None:
-        """Overwrite a view with the first view of `source`, in place."""
+    def replace_views(self, views: np.ndarray, source: EntityFeatures) -> None:
+        """Overwrite (k,) views with the first k views of `source`, in place."""
+        blocks = source._blocks()
         for name, values in self._blocks().items():
-            values[view] = source._blocks()[name][0]
+            values[views] = blocks[name][: len(views)]
 
     def with_capacity(self, views: int = 1024) -> EntityFeatures:
         """A copy with more views like the last, of an unknown user or item, behind it."""

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from itertools import compress
 from operator import attrgetter
 
@@ -13,15 +12,16 @@ import polars as pl
 
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
+from mmrec.features.builder import PRIOR_PRICE_VOTES
 from mmrec.features.dataset import Dataset
 from mmrec.llm.lexicon import Lexicon, split_sentences, split_words
 from mmrec.llm.name_index import NameIndex
 from mmrec.llm.types import PRICE_TAGS, Note, Wish
 from mmrec.llm.wishes import WishParser
-from mmrec.recommender.online import OnlineState
+from mmrec.recommender.online import OnlineState, ReviewChanges
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.recommender.quotes import Quote, QuoteSource
-from mmrec.retrieval.review_texts import ReviewTexts, fold
+from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, fold
 from mmrec.retrieval.text_neighbors import TextSpace
 from mmrec.retrieval.wish_match import WishItems, WishMatch, WishMatcher
 
@@ -44,16 +44,27 @@ class Catalog:
     def __init__(
         self, saved: SavedRecommender, dataset: Dataset, online: OnlineState, encoder: Encoder
     ) -> None:
-        self._dataset, self._online, self._encoder = dataset, online, encoder
+        self._online, self._encoder = online, encoder
         self._spaces: dict[str, TextSpace] = {}
         self._vocabulary = [*saved.model.builder.vocabulary]
-        self.source = QuoteSource(dataset, saved.config)
+        self.source = QuoteSource(dataset, online.live, saved.config)
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._lexicon = Lexicon(saved.config.annotation.item_kind)
-        self._has_notes = bool(saved.notes)
         self._names_index: _Names | None = None
-        self._live_texts: list[tuple[int, str, Note]] = []  # of reviews and descriptions
+        # The share of all tags that one vote has, which may be rounded; a summary has a single vote.
+        single_vote = 1 / (1 + PRIOR_PRICE_VOTES)
+        self._fewest_votes = 1.01 * single_vote * (saved.config.annotation.strategy == "notes")
+        has_notes = bool(saved.notes)
+
+        def read_fitted() -> ReviewTexts:
+            notes = dataset.notes if has_notes else []
+            if not has_notes:  # every sentence counts as a like
+                notes = [Note(likes=split_sentences(text)) for text in dataset.texts]
+            return ReviewTexts(dataset.data.item, dataset.texts, notes, encoder)
+
+        self._texts = GrowingTexts(read_fitted, encoder)
+        self._matcher = WishMatcher(self._texts, self._lexicon, encoder)
         self._items = online.ids["item"]
 
     def add_name(self, item: int, name: str) -> None:
@@ -84,9 +95,9 @@ class Catalog:
         return votes
 
     def _prices(self, items: np.ndarray) -> np.ndarray:
-        """(n,) positions in `PRICE_TAGS` of the tag with most votes."""
+        """(n,) positions in `PRICE_TAGS` of the tag with most votes; a single vote sets none."""
         votes = self._price_votes(items)
-        return np.where((votes > 0).any(1), votes.argmax(1), _NO_PRICE)
+        return np.where(votes.sum(1) > self._fewest_votes, votes.argmax(1), _NO_PRICE)
 
     def describe(self, items: np.ndarray) -> pl.DataFrame:
         """`item`, `name`, `price` and `categories`, that with most votes first, of items."""
@@ -142,14 +153,14 @@ class Catalog:
             self._spaces[name] = TextSpace(entities, len(names), name)
         return self._spaces[name]
 
-    def update_texts(self, item: int, user: int | None) -> None:
-        """Use changed features of an item, and of a user if one is named."""
+    def update_spaces(self, items: np.ndarray, users: np.ndarray) -> None:
+        """Use changed features of items, and of users."""
         features = self._online.features
         for name, space in self._spaces.items():
-            if name != "users":
-                space.update(features.item, item)
-            elif user is not None:
-                space.update(features.user, user)
+            if name == "users":
+                space.update(features.user, users)
+            else:
+                space.update(features.item, items)
 
     @property
     def _named(self) -> _Names:
@@ -166,19 +177,20 @@ class Catalog:
             self._names_index = _Names(series, codes, index, parser)
         return self._names_index
 
-    @cached_property
-    def _matcher(self) -> WishMatcher:
-        dataset = self._dataset
-        # Without notes every sentence counts as a like.
-        notes = dataset.notes if self._has_notes else []
-        if not self._has_notes:
-            notes = [Note(likes=split_sentences(text)) for text in dataset.texts]
-        texts = ReviewTexts(dataset.data.item, dataset.texts, notes, self._encoder)
-        return WishMatcher(texts, self._live_texts, self._lexicon, self._encoder)
+    def add_description(self, item: int, text: str, note: Note) -> None:
+        """Use a description in the next searches; an item may have several."""
+        self._texts.add((item, text), item, text, note, self._encoder)
 
-    def add_text(self, item: int, text: str, note: Note) -> None:
-        """Use a live review or a description in the next searches."""
-        self._live_texts.append((item, text, note))
+    def add_reviews(self, changes: ReviewChanges) -> None:
+        """Use live reviews in the next searches, and those no more that they replace."""
+        for row in changes.fitted.values():
+            self._texts.withdraw_fitted(row)
+        encoder = changes.dataset.models.encoder
+        for pair, review in changes.outcome.items():
+            self._texts.withdraw(pair)
+            if review is not None:
+                code = self._online.codes["item"][review.item]
+                self._texts.add(pair, code, review.text, review.note, encoder)
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted, read by rules."""

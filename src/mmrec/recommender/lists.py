@@ -62,15 +62,15 @@ class ListScorer:
         self._features, self.inputs = features, inputs
 
     @torch.inference_mode()
-    def update_item(self, features: Features, item: int) -> None:
-        """Use changed features of an item, or of one more behind the last."""
+    def update_items(self, features: Features, items: np.ndarray) -> None:
+        """Use changed features of (n,) items, which may stand behind the last."""
         if features is not self._features:  # arrays of users or items have grown
             self._use_features(features)
-        if item < _MAX_STORED_ITEMS:
-            views = torch.tensor([[features.user.unknown_index], [item]])
-            outputs = self._first_layers(self.inputs, *views)
-            for name, values in outputs.items():
-                self._stored[name][:, item] = values[:, 0]
+        stored = torch.from_numpy(items[items < _MAX_STORED_ITEMS])
+        user = torch.tensor([features.user.unknown_index])
+        for chunk in torch.split(stored, _CHUNK_ROWS) if len(stored) else ():
+            for name, values in self._first_layers(self.inputs, user, chunk).items():
+                self._stored[name][:, chunk] = values
 
     @torch.inference_mode()
     def score_pairs(

@@ -1,6 +1,5 @@
 """Lists of users: candidates from what they have visited, which the probability reorders and filters."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +13,8 @@ from threadpoolctl import threadpool_limits
 from mmrec.evaluation.list_metrics import order_score
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.lists import ListScorer
-from mmrec.retrieval.histories import Histories, unit_rows, visit_matrix
+from mmrec.recommender.live_reviews import LiveReviews
+from mmrec.retrieval.histories import Histories, unit_rows, visit_matrix, without_noise
 from mmrec.retrieval.retrieval import Retrieval
 from mmrec.retrieval.wish_match import WishMatch
 
@@ -26,14 +26,17 @@ _USERS_AT_ONCE = 64
 class UserHistories:
     """What all users have visited, with live reviews."""
 
-    def __init__(self, saved: Histories) -> None:
-        self._saved = saved
-        # By user: items, whether each was liked, and topics of the reviews.
-        self._live: dict[int, list[tuple[int, bool, np.ndarray]]] = defaultdict(list)
+    def __init__(
+        self, saved: Histories, live: LiveReviews | None = None, like_rating: float = 4.0
+    ) -> None:
+        self._saved, self._live, self._like_rating = saved, live, like_rating
+        # By user: what live reviews have changed in the (t,) sum over the topics of all reviews.
+        self._topics: dict[int, np.ndarray] = {}
 
-    def add(self, user: int, item: int, liked: bool, topics: np.ndarray) -> None:
-        """Add a live review with (t,) topics, by codes."""
-        self._live[user].append((item, liked, topics))
+    def add_topics(self, users: np.ndarray, topics: np.ndarray) -> None:
+        """Add (n, t) topics of reviews by (n,) users, by code; what is withdrawn has a minus."""
+        for user, change in zip(users.tolist(), topics, strict=True):
+            self._topics[user] = self._topics.get(user, 0) + change
 
     def of_users(self, users: np.ndarray, items: int) -> Histories:
         """Histories of users by code, (b, items); empty for an unknown one."""
@@ -45,15 +48,28 @@ class UserHistories:
             matrix.data *= np.repeat(is_saved, np.diff(matrix.indptr))
             matrix.eliminate_zeros()
             matrix.resize(len(users), items)
-        rows = np.flatnonzero(np.isin(users, [*self._live])).tolist()
-        if not rows:
-            return Histories(visits, likes, topics)
-        live = [(row, *review) for row in rows for review in self._live[int(users[row])]]
-        row, item, liked, added = map(np.array, zip(*live, strict=True))
-        np.add.at(topics, row, added)
-        # As in a fit, an item is liked if any review of it is a like.
-        visits = visits.maximum(visit_matrix(row, item, visits.shape))
-        likes = likes.maximum(visit_matrix(row[liked], item[liked], likes.shape))
+        cells: list[tuple[int, int, float]] = []  # row, item, and rating or NaN
+        for row, user in enumerate(users.tolist()):
+            if user in self._topics:
+                topics[row] += self._topics[user]
+            for item, review in self._live.of("user", user).items() if self._live else ():
+                cells.append((row, item, np.nan if review is None else review.rating))
+        without_noise(topics, np.arange(len(users)))
+        if cells:
+            rows, columns, ratings = map(np.array, zip(*cells, strict=True))
+            # The last word on an item counts: what was said before is taken out.
+            changed = visit_matrix(rows, columns, visits.shape)
+            kept, liked = ~np.isnan(ratings), ratings >= self._like_rating
+            visits = (
+                visits
+                - visits.multiply(changed)
+                + visit_matrix(rows[kept], columns[kept], visits.shape)
+            )
+            likes = (
+                likes
+                - likes.multiply(changed)
+                + visit_matrix(rows[liked], columns[liked], likes.shape)
+            )
         return Histories(visits, likes, topics)
 
     @staticmethod
@@ -104,16 +120,11 @@ class ListMaker:
         self.retrieval, self.histories = retrieval, histories
         self._scorer, self._caution = scorer, caution
 
-    def add_text(
-        self, item: int, text: str, vector: np.ndarray, user: int | None = None, liked: bool = False
-    ) -> None:
-        """Count a text, with a (d,) vector, about an item, which may be new: a review if a user is named."""
-        (topics,) = self.retrieval.axes.topics([text], vector[None])
-        visit = None if user is None else liked
-        proposers = self.retrieval.proposers.with_review(item, topics, visit)
+    def add_texts(self, items: np.ndarray, topics: np.ndarray, visits: np.ndarray) -> None:
+        """Count (n, t) topics of texts about (n,) items, which may be new, and for each (n, 2) visits
+        and likes; those of withdrawn reviews have a minus."""
+        proposers = self.retrieval.proposers.with_texts(items, topics, visits)
         self.retrieval = replace(self.retrieval, proposers=proposers)
-        if user is not None:
-            self.histories.add(user, item, liked, topics)
 
     def top_items(
         self,

@@ -15,6 +15,7 @@ from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, EntityKind
 from mmrec.features.dataset import Dataset
 from mmrec.llm.types import Note
+from mmrec.recommender.live_reviews import LiveReviews
 
 _QUOTED_REVIEWS = 100
 
@@ -61,18 +62,11 @@ class SignedNote(NamedTuple):
 class QuoteSource:
     """Notes of reviews, and photos with captions, of items by code."""
 
-    def __init__(self, dataset: Dataset, config: Config) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, live: LiveReviews, config: Config) -> None:
+        self._dataset, self._live = dataset, live
         # The builtin captioner names colours, which are not worth quoting.
         self._quote_captions = config.vision.captioner != "builtin"
-        # Quotable notes of live reviews by users and of items, and captions of live photos by item.
-        self._live_notes: dict[tuple[EntityKind, int], list[SignedNote]] = defaultdict(list)
-        self._live_captions: dict[int, list[str]] = defaultdict(list)
-
-    def add_note(self, user: int, item: int, note: SignedNote) -> None:
-        """Add a quotable note of a live review."""
-        self._live_notes["user", user].append(note)
-        self._live_notes["item", item].append(note)
+        self._live_captions: dict[int, list[str]] = defaultdict(list)  # of live photos by item
 
     def add_captions(self, item: int, captions: Sequence[str]) -> None:
         """Add captions of live photos of an item."""
@@ -83,7 +77,7 @@ class QuoteSource:
         if item >= len(self._dataset.data.items):
             return []
         photos: dict[str, str] = {}
-        rows = self._dataset.data.rows_of("item", item)
+        rows = self._live.fitted_rows("item", item)
         groups = map(self._dataset.photos.__getitem__, rows)
         for path in chain(self._dataset.item_photos[item], *groups):
             if len(photos) < 12 and Path(path).is_file():
@@ -123,9 +117,7 @@ class QuoteSource:
         return list(filter(None, map(self.captions.get, photos)))
 
     def _latest_rows(self, kind: EntityKind, code: int) -> np.ndarray:
-        data = self._dataset.data
-        known = code < len(data.users if kind == "user" else data.items)
-        return data.rows_of(kind, code)[-_QUOTED_REVIEWS:] if known else np.zeros(0, np.int64)
+        return self._live.fitted_rows(kind, code)[-_QUOTED_REVIEWS:]
 
     def _sign(self, rows: np.ndarray) -> list[SignedNote]:
         dataset, data, signed = self._dataset, self._dataset.data, []
@@ -139,5 +131,12 @@ class QuoteSource:
 
     def notes(self, kind: EntityKind, code: int) -> list[SignedNote]:
         """Notes of the latest reviews by a user or of an item, live ones last."""
-        notes = self._sign(self._latest_rows(kind, code))
-        return [*notes, *self._live_notes.get((kind, code), [])]
+        signed = self._sign(self._latest_rows(kind, code))
+        reviews = self._live.reviews(kind, code)[-_QUOTED_REVIEWS:]
+        notes, models = [review.note for review in reviews], self._dataset.models
+        if models.quote_annotator is not models.annotator:
+            notes = models.quote_annotator.write_notes([review.text for review in reviews])
+        for review, note in zip(reviews, notes, strict=True):
+            signature = review.review_id, review.user, review.rating, review.date
+            signed.append(SignedNote(note, *signature))
+        return signed

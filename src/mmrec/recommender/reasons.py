@@ -49,15 +49,16 @@ class ReasonFinder:
         self, config: Config, dataset: Dataset, online: OnlineState, catalog: Catalog
     ) -> None:
         self._dataset, self._online, self._catalog = dataset, online, catalog
+        self._live = online.live
         self._like_rating = config.like_rating
         self._reader = TopicReader(config.annotation.item_kind)
-        # By code and number of notes, which a live review increases.
+        # By code and number of changes, which a live review increases.
         self._topic_counts = lru_cache(maxsize=20_000)(self._count_topics)
 
     def tastes(self, user: int | None, wish: Wish | None, liked: Sequence[int]) -> Tastes:
         """The tastes of a user by code, or of a new user by a wish or liked items."""
         if user is not None:
-            items, ratings = self._online.ratings("user", user)
+            items, ratings = self._live.ratings("user", user)
             topics = self._topics("user", user)
             return Tastes(user, np.unique(items[ratings >= self._like_rating]), topics)
         note, codes = Note(), [*liked]
@@ -88,7 +89,7 @@ class ReasonFinder:
         return np.asarray(space.directions(items) @ space.directions(np.array([item]))[0])
 
     def _likers(self, item: int) -> np.ndarray:
-        users, ratings = self._online.ratings("item", item)
+        users, ratings = self._live.ratings("item", item)
         return np.unique(users[ratings >= self._like_rating])
 
     def _liked_items(self, tastes: Tastes, item: int) -> list[Reason]:
@@ -134,7 +135,7 @@ class ReasonFinder:
         for topic in ordered[:limit]:
             count = counts.of(polarity)[topic]
             text = f"{topic[0].upper()}{topic[1:]}, {count} mentions"
-            if counts.reviews < len(self._online.ratings("item", item)[0]):
+            if counts.reviews < len(self._live.ratings("item", item)[0]):
                 text += f" in {counts.reviews} reviews"  # the latest ones
             if weights[topic][0]:
                 text += "; you mention it too"
@@ -143,7 +144,7 @@ class ReasonFinder:
         return reasons
 
     def _reviewers(self, item: int) -> Reason:
-        users, _ = self._online.ratings("item", item)
+        users, _ = self._live.ratings("item", item)
         total, count = len(np.unique(users)), len(self._likers(item))
         if not total:
             return Reason("reviewers", "No reviews yet", favourable=False)
@@ -158,9 +159,9 @@ class ReasonFinder:
         return Reason("reviewers", text, 2 * count >= total, count, total)
 
     def _topics(self, kind: EntityKind, code: int) -> TopicCounts:
-        return self._topic_counts(kind, code, len(self._online.ratings(kind, code)[0]))
+        return self._topic_counts(kind, code, self._live.changes(kind, code))
 
-    def _count_topics(self, kind: EntityKind, code: int, reviews: int) -> TopicCounts:
+    def _count_topics(self, kind: EntityKind, code: int, changes: int) -> TopicCounts:
         notes = map(attrgetter("note"), self._catalog.source.notes(kind, code))
         return self._reader.count(notes)
 

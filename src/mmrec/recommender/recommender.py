@@ -12,14 +12,15 @@ from mmrec.console import track
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
-from mmrec.features.dataset import Dataset
+from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import TrainingResult, choose_model, prepare_data, train_model
 from mmrec.recommender.explain import Explanation
 from mmrec.recommender.hub import PersistentModel
+from mmrec.recommender.live_reviews import LiveReview
+from mmrec.recommender.online import Outcome, ReviewChanges
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.recommender.proposals import ListedItems, ListRules
-from mmrec.recommender.quotes import SignedNote
 from mmrec.recommender.state import RecommenderState
 from mmrec.retrieval.histories import Histories
 from mmrec.retrieval.text_neighbors import diversify
@@ -251,19 +252,40 @@ class Recommender(PersistentModel):
         note: Note | None = None,
         time: datetime | None = None,
     ) -> None:
-        """Add a live review; `note` is that of its text, where it has been annotated before."""
-        note = quotable = note or self.models.annotator.write_notes([text])[0]
-        if self.models.quote_annotator is not self.models.annotator:
-            (quotable,) = self.models.quote_annotator.write_notes([text])
-        (vector,) = self.models.encoder.encode([text])  # first: if it fails, nothing has changed
-        user_code, item_code = self.state.online.add_review(user, item, rating, text, note)
-        self.state.catalog.add_text(item_code, text, note)
+        """Add a live review, in place of an earlier one by the same user of the same item.
+
+        `note` is that of its text, where it has been annotated before.
+        """
+        note = note or self.models.annotator.write_notes([text])[0]
         day = str(time.date()) if time else ""
-        signed = SignedNote(quotable, review_id, user, rating, day)
-        self.state.catalog.source.add_note(user_code, item_code, signed)
-        liked = rating >= self.config.like_rating
-        self.state.list_maker.add_text(item_code, text, vector, user_code, liked)
-        self._update(item_code, user_code)
+        self.add_reviews([LiveReview(user, item, rating, text, review_id, note, day)])
+
+    def add_reviews(self, reviews: Sequence[LiveReview]) -> None:
+        """Add many live reviews, in their order; sooner than one after the other."""
+        self.apply(self.read_changes({(review.user, review.item): review for review in reviews}))
+
+    def withdraw_review(self, user: str, item: str) -> None:
+        """Take back what a user said of an item, live or before the fit; a DataError if there is nothing."""
+        if not self.has_reviewed(user, item):
+            raise DataError(f"{user!r} has written no review of {item!r}")
+        self.apply(self.read_changes({(user, item): None}))
+
+    def has_reviewed(self, user: str, item: str) -> bool:
+        """Whether a review of an item by a user counts."""
+        codes = self.state.online.codes
+        if user not in codes["user"] or item not in codes["item"]:
+            return False
+        items, _ = self.state.online.live.ratings("user", codes["user"][user])
+        return codes["item"][item] in items
+
+    def read_changes(self, outcome: Outcome, models: Models | None = None) -> ReviewChanges:
+        """Have models read live reviews, without any change yet; `models` may know their vectors."""
+        return self.state.online.read(outcome, models or self.models)
+
+    def apply(self, changes: ReviewChanges) -> None:
+        """Let live reviews that were read count at once."""
+        self.state.apply(changes)
+        self._has_live_reviews = True
 
     def add_item(
         self,
@@ -280,17 +302,5 @@ class Recommender(PersistentModel):
         annotated before. Raises a DataError if the model uses neither description nor captions.
         """
         note = note or self.models.annotator.write_notes([description])[0]
-        (vector,) = self.models.encoder.encode([description])
-        code = self.state.online.add_item(item, description, note, captions)
-        if name:
-            self.state.catalog.add_name(code, name)
-        self.state.catalog.source.add_captions(code, captions)
-        self.state.catalog.add_text(code, description, note)
-        self.state.list_maker.add_text(code, description, vector)
-        self._update(code)
-
-    def _update(self, item: int, user: int | None = None) -> None:
-        # Features of a user are read anew for each list; those of items are stored in parts.
-        self.state.scorer.update_item(self.state.online.features, item)
-        self.state.catalog.update_texts(item, user)
+        self.state.add_item(item, name, description, captions, note)
         self._has_live_reviews = True

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
+NOISE = 1e-3
+"""Length of topics of no text at all, by rounding; those of a text have a length of about 1."""
+
 _TOPICS, _CHUNK_ROWS = 64, 65_536  # vectors may be larger than memory
 
 
@@ -104,6 +107,12 @@ def sum_topics(entity: np.ndarray, topics: np.ndarray, size: int) -> np.ndarray:
     """(size, t) float32 sums of (n, t) topics by user or item."""
     ones, rows = np.ones(len(entity), np.float32), np.arange(len(entity))
     return np.asarray(csr_matrix((ones, (entity, rows)), (size, len(entity))) @ topics)
+
+
+def without_noise(topics: np.ndarray, rows: np.ndarray) -> None:
+    """Set to zero, in place, those (n,) rows of sums of topics from which all texts were taken out."""
+    empty = np.linalg.norm(topics[rows], axis=1) <= NOISE
+    topics[rows[empty]] = 0
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from mmrec.retrieval import co_visits, factors
-from mmrec.retrieval.histories import Histories, Visits, sum_topics, unit_rows
+from mmrec.retrieval.histories import NOISE, Histories, Visits, sum_topics, unit_rows, without_noise
 
 SIMILARITIES = ("co-visits", "co-likes", "walks", "similar texts")
 """Proposers that are matrices between items."""
@@ -91,35 +92,36 @@ class Proposers:
         scores = np.empty((len(self.names), len(histories), self.items), dtype=np.float32)
         for position, (name, similarity) in enumerate(self.similarities.items()):
             start = histories.likes if name == "co-likes" else histories.visits
-            scores[position] = (start @ similarity).toarray()
-        filtered = factors.factor_scores(histories.visits, self.item_factors, self.visit_count)
-        scores[len(self.similarities) : -3] = filtered
+            # Items without a place in a matrix came after the fit.
+            fitted = similarity.shape[0]
+            scores[position, :, :fitted] = (start[:, :fitted] @ similarity).toarray()
+            scores[position, :, fitted:] = 0
+        fitted = len(self.item_factors)
+        visits, by_factors = histories.visits[:, :fitted], scores[len(self.similarities) : -3]
+        visit_count = self.visit_count[:fitted]
+        by_factors[:, :, :fitted] = factors.factor_scores(visits, self.item_factors, visit_count)
+        by_factors[:, :, fitted:] = 0
         user_directions = unit_rows(histories.topics)
         for position, directions in enumerate(self._directions, -3):
             scores[position] = user_directions @ directions.T
         scores[-1] = self.popularity
         return scores
 
-    def with_review(self, item: int, topics: np.ndarray, liked: bool | None) -> Proposers:
-        """Count (t,) topics about an item, which may be new, and a visit unless `liked` is None.
+    def with_texts(self, items: np.ndarray, topics: np.ndarray, visits: np.ndarray) -> Proposers:
+        """Count (n, t) topics of texts about (n,) items, which may be new, and (n, 2) visits and likes.
 
         Co-visits, factors and visitors' texts stay as they are until the next fit: a new item has none.
         """
-        names = "topics", "visitor_topics", "visit_count", "like_count"
-        arrays = {name: getattr(self, name) for name in names}
-        grown, matrices = max(item + 1 - self.items, 0), dict(self.similarities)
-        for name, values in arrays.items():
-            arrays[name] = np.pad(values, [(0, grown), *[(0, 0)] * (values.ndim - 1)])
-        item_factors = np.pad(self.item_factors, [(0, grown), (0, 0)])
-        if grown:
-            for name, matrix in self.similarities.items():
-                matrices[name] = matrix.copy()
-                matrices[name].resize(item + 1, item + 1)
-        arrays["topics"][item] += topics
-        if liked is not None:
-            arrays["visit_count"][item] += 1
-            arrays["like_count"][item] += liked
-        return replace(self, similarities=matrices, item_factors=item_factors, **arrays)
+        added = {"topics": topics, "visit_count": visits[:, 0], "like_count": visits[:, 1]}
+        grown = max(int(items.max(initial=0)) + 1 - self.items, 0)
+        arrays: dict[str, Any] = {}
+        arrays["visitor_topics"] = np.pad(self.visitor_topics, [(0, grown), (0, 0)])
+        for name, values in added.items():
+            array = getattr(self, name)
+            arrays[name] = np.pad(array, [(0, grown), *[(0, 0)] * (array.ndim - 1)])
+            np.add.at(arrays[name], items, values)
+        without_noise(arrays["topics"], items)
+        return replace(self, **arrays)
 
 
 def _other_topics(visits: Visits, user_topics: np.ndarray) -> np.ndarray:
@@ -128,7 +130,7 @@ def _other_topics(visits: Visits, user_topics: np.ndarray) -> np.ndarray:
     Each of those who write of others counts as a direction, in deviation from their mean.
     """
     others = user_topics[visits.user] - visits.topics
-    rows = np.flatnonzero(np.linalg.norm(others, axis=1) > 1e-3)  # not the noise of rounding
+    rows = np.flatnonzero(np.linalg.norm(others, axis=1) > NOISE)
     directions = unit_rows(others[rows])
     mean = directions.sum(0) / max(len(rows), 1)
     return sum_topics(visits.item[rows], directions - mean, visits.items)

@@ -2,12 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
 import torch
 
+from mmrec.encoder.known_vectors import InformedEncoder
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
 from mmrec.llm.types import PRICE_TAGS, Note
@@ -16,6 +17,7 @@ HALF_MENTION = 0.45
 """Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention."""
 
 _CHUNK_ROWS = 65_536  # sentences that are in memory as float32
+_PART_REVIEWS = 1000  # live ones, up to which a part is read again with those that come after
 
 
 class ReviewTexts:
@@ -53,6 +55,11 @@ class ReviewTexts:
             length = np.linalg.norm(block.astype(np.float32), axis=1, keepdims=True)
             block /= np.maximum(length, 1e-3).astype(np.float16)  # a part of `deviation`
         self._deviation = torch.from_numpy(deviation)  # whose float16 products are faster
+        self.weight = np.ones(len(folded))  # (n,) 0 for reviews that no longer count
+
+    def withdraw(self, row: int) -> None:
+        """Let a review count no longer."""
+        self.weight[row] = 0
 
     def mentions(self, pattern: str, *, blamed: bool = True) -> np.ndarray:
         """(n,) whether reviews mention a pattern in folded words; those that blame it, if wanted."""
@@ -74,6 +81,65 @@ class ReviewTexts:
         for total, sign in zip(result, (1, -1), strict=True):
             np.maximum.at(total, self._row[self._sign == sign], degree[self._sign == sign])
         return np.asarray(result[0] + blame * result[1])
+
+
+class GrowingTexts:
+    """The texts of a fit, which are read on first use, and live ones, which come and go by their keys."""
+
+    def __init__(self, read_fitted: Callable[[], ReviewTexts], encoder: Encoder) -> None:
+        self._read_fitted, self._encoder = read_fitted, encoder
+        self._parts: list[ReviewTexts] = []  # the first is that of the fit
+        self._withdrawn: list[int] = []  # rows of the fit that no longer count
+        # By key: item, text and note; those that no part has yet, and those of the last part.
+        self._waiting: dict[object, tuple[int, str, Note]] = {}
+        self._latest: dict[object, tuple[int, str, Note]] = {}
+        self._places: dict[object, tuple[int, int]] = {}  # by key: part and row
+        self._vectors: dict[str, np.ndarray] = {}  # of sentences of waiting notes
+
+    @property
+    def parts(self) -> list[ReviewTexts]:
+        """All texts that count; live ones are read now, those of the last part a second time."""
+        if not self._parts:
+            self._parts.append(self._read_fitted())
+        for row in self._withdrawn:
+            self._parts[0].withdraw(row)
+        self._withdrawn = []
+        if self._waiting:
+            if len(self._parts) > 1 and len(self._latest) < _PART_REVIEWS:
+                self._parts.pop()
+                self._waiting = {**self._latest, **self._waiting}
+            self._add_part(InformedEncoder(self._encoder, self._vectors))
+        return self._parts
+
+    def _add_part(self, encoder: Encoder) -> None:
+        items, texts, notes = zip(*self._waiting.values(), strict=True)
+        part = len(self._parts)
+        self._parts.append(ReviewTexts(np.array(items), texts, notes, encoder))
+        for row, key in enumerate(self._waiting):
+            self._places[key] = part, row
+        self._latest, self._waiting, self._vectors = self._waiting, {}, {}
+
+    def add(self, key: object, item: int, text: str, note: Note, encoder: Encoder) -> None:
+        """Add a text about an item; `encoder` may know the vectors of its note."""
+        self._waiting[key] = item, text, note
+        if isinstance(encoder, InformedEncoder):
+            known = encoder.known
+            sentences = (*note.likes, *note.dislikes)
+            self._vectors |= {name: known[name] for name in sentences if name in known}
+        if len(self._waiting) >= _PART_REVIEWS:
+            _ = self.parts
+
+    def withdraw(self, key: object) -> None:
+        """Let a live text count no longer."""
+        self._waiting.pop(key, None)
+        self._latest.pop(key, None)
+        if key in self._places:
+            part, row = self._places.pop(key)
+            self._parts[part].withdraw(row)
+
+    def withdraw_fitted(self, row: int) -> None:
+        """Let a text of the fit count no longer."""
+        self._withdrawn.append(row)
 
 
 def fold(text: str) -> str:

@@ -31,12 +31,12 @@ class TextSpace:
         has_text = (length > 0) & vectors.any(1)
         self._scale[rows] = has_text / np.maximum(length, 1e-6)
 
-    def update(self, features: EntityFeatures, row: int) -> None:
-        """Use changed vectors of a row, or of one or more behind the last."""
+    def update(self, features: EntityFeatures, rows: np.ndarray) -> None:
+        """Use changed vectors of (n,) rows, which may stand behind the last."""
         self._vectors = features.vectors[self._name]
-        size = len(self._scale)
-        self._scale = np.pad(self._scale, (0, max(row + 1 - size, 0)))
-        self._measure(np.arange(min(row, size), row + 1))
+        size, last = len(self._scale), int(rows.max(initial=-1))
+        self._scale = np.pad(self._scale, (0, max(last + 1 - size, 0)))
+        self._measure(np.union1d(rows, np.arange(size, last + 1)))
 
     def directions(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) unit vectors of some rows; zero where there is no text."""

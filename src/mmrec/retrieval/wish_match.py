@@ -15,8 +15,8 @@ from sklearn.preprocessing import normalize
 
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import Lexicon, split_words
-from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Wish
-from mmrec.retrieval.review_texts import HALF_MENTION, ReviewTexts, fold, word_pattern
+from mmrec.llm.types import PRICE_TAGS, PriceTag, Wish
+from mmrec.retrieval.review_texts import HALF_MENTION, GrowingTexts, ReviewTexts, fold, word_pattern
 
 _INNER_FILLERS = frozenset(
     ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
@@ -68,16 +68,12 @@ class WishItems:
 class WishMatcher:
     """Matches items, by code, to wishes, by what reviews say and by names and prices of items."""
 
-    def __init__(
-        self,
-        texts: ReviewTexts,
-        live: Sequence[tuple[int, str, Note]],
-        lexicon: Lexicon,
-        encoder: Encoder,
-    ) -> None:
-        self._texts, self._lexicon, self._encoder = [texts], lexicon, encoder
-        self._live = live  # items, texts and notes, to which more may be added
-        self._live_count = 0  # of these in the second of `_texts`
+    def __init__(self, texts: GrowingTexts, lexicon: Lexicon, encoder: Encoder) -> None:
+        self._growing, self._lexicon, self._encoder = texts, lexicon, encoder
+
+    @property
+    def _texts(self) -> list[ReviewTexts]:
+        return self._growing.parts
 
     def is_phrase(self, phrase: str) -> bool:
         """Whether at least two reviews use some words as they stand."""
@@ -98,7 +94,6 @@ class WishMatcher:
 
         Phrases, prices and likeness are taken as independent, given the reviews of an item.
         """
-        self._update()
         size = len(items.names)
         excluded, named = np.zeros((2, size), dtype=bool)
         probability, wanted_votes, unmatched = np.ones(size), np.zeros(size), list[str]()
@@ -133,12 +128,6 @@ class WishMatcher:
                 probability *= self._likeness(items.by_name[name], items)
             probability = np.where(named, 1.0, _SIMILAR_FACTOR * probability)
         return WishMatch(probability, excluded & ~named, named, unmatched)
-
-    def _update(self) -> None:
-        if len(self._live) > self._live_count:
-            item, texts, notes = zip(*self._live, strict=True)
-            live = ReviewTexts(np.array(item), texts, notes, self._encoder)
-            self._texts, self._live_count = [self._texts[0], live], len(item)
 
     def _log_odds(self, phrase: str, names: pl.Series, *, wanted: bool) -> np.ndarray:
         """(m,) log-odds that items have what a phrase names.
@@ -187,7 +176,7 @@ class WishMatcher:
         # "none", the last tag, is no price.
         priced, votes = PRICE_TAGS[:-1], np.zeros((len(items.names), len(PRICE_TAGS) - 1))
         for texts in self._texts:
-            has_price = texts.price < len(priced)
+            has_price = (texts.price < len(priced)) & (texts.weight > 0)
             np.add.at(votes, (texts.item[has_price], texts.price[has_price]), 1)
         if not votes.any():
             votes = items.price_votes[:, : len(priced)]
@@ -200,7 +189,7 @@ class WishMatcher:
         """(m,) sums, by item, of (n,) values of the reviews of each part."""
         total = np.zeros(size)
         for texts in self._texts:
-            weights = values(texts).astype(float)
+            weights = values(texts) * texts.weight
             total += np.bincount(texts.item, weights=weights, minlength=size)
         return total
 
@@ -252,7 +241,8 @@ class WishMatcher:
         """(m,) cosine of the categories of all items to those of some, which have weights."""
         labels, rows, columns = dict[str, int](), [], []
         for texts in self._texts:
-            for label, reviews in texts.labels.items():
+            for label, labelled in texts.labels.items():
+                reviews = np.array(labelled)[texts.weight[labelled] > 0]
                 rows.append(texts.item[reviews])
                 code = labels.setdefault(label, len(labels))
                 columns.append(np.full(len(reviews), code))

@@ -219,7 +219,7 @@ class RecommendationService:
             online = recommender.state.online
             if user not in online.codes["user"]:
                 return []
-            codes, _ = online.ratings("user", online.codes["user"][user])
+            codes, _ = online.live.ratings("user", online.codes["user"][user])
             return [online.ids["item"][code] for code in codes]
 
 
