@@ -122,9 +122,7 @@ def run_lists(task: Task) -> None:
         seed_config = task.config(seed).model_copy(update={"split": split})
         training = choose_model(train_model(prepare_data(task.reviews, seed_config, models)))
         lists, rows = make_lists(training, slow_peers=True), training.prepared.split
-        # One name for all seeds; which model gave the probabilities stands beside.
-        lists.top["mmrec"] = lists.top.pop(training.name)
-        beside = {"test_ratio": len(rows.test) / len(rows.train), "judge": training.name}
+        beside = {"test_ratio": len(rows.test) / len(rows.train)}
         checkpoint.put(key, as_plain(vars(compare_lists(lists))) | beside)
 
 

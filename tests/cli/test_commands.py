@@ -74,9 +74,10 @@ def test_fit_compares_all_models_and_audits_their_evidence(city):
     assert len(report) > 50_000
     assert report.index(verdict["sentence"][:60]) < report.index("At a setting that keeps 90%")
     lists = city.result["lists"]
-    assert list(lists["metrics"]) == ["popularity", "item-kNN", "RP3beta", "EASE", "bias model"]
+    assert lists["judge"] == "bias model"
+    assert list(lists["metrics"]) == ["popularity", "item-kNN", "RP3beta", "EASE", "mmrec"]
     assert all(0 < values["recall"] <= 1 for values in lists["metrics"].values())
-    difference = lists["differences"]["bias model"]["recall"]
+    difference = lists["differences"]["mmrec"]["recall"]
     assert difference["low"] < difference["high"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 from sklearn.metrics import ndcg_score
 
 from mmrec.evaluation.list_metrics import (
@@ -33,7 +33,7 @@ def task_of(liked, disliked=(), visits=(), users=4):
     numbers = [
         np.array(sorted(u * ITEMS + i for u, i in pairs), dtype=np.int64) for pairs in (liked, disliked)
     ]
-    return ListTask(csr_array(matrix), *numbers)
+    return ListTask(csr_matrix(matrix), *numbers)
 
 
 def test_metrics_by_hand():

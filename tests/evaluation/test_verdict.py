@@ -78,6 +78,21 @@ def test_a_saved_bias_model_is_compared_with_guessing():
     assert "difference" not in sentence
 
 
+@pytest.mark.parametrize("name", ["mmrec", "bias model"])
+def test_a_model_that_another_baseline_beats_is_not_to_be_relied_on(name):
+    saved, other = replace(rivals(0.5, 0.4), name=name, kind="new reviews"), rivals(0.9, 0.4)
+    baselines = {"user mean": np.full(600, 0.5), "item mean": other.trained}
+    result = reach_verdict(replace(saved, baselines=baselines), saved, 600, fallback=False)
+    start = (
+        f"Do not rely on {name} here: 600 new reviews prove that the item mean predicts them better, with "
+    )
+    assert result.sentence.startswith(f"{start}ROC-AUC 0.")
+    assert result.model == name
+    baselines = {"user mean": np.full(600, 0.5), "item mean": saved.trained}
+    same = reach_verdict(replace(saved, baselines=baselines), saved, 600, fallback=False)
+    assert same == reach_verdict(saved, saved, 600, fallback=False)
+
+
 def test_the_mean_log_likelihood_by_hand():
     label, p = np.array([True, False, True]), np.array([0.5, 0.2, 0.0])
     value = mean_log_likelihood(label, p, np.array([[1.0, 3, 0], [0, 1, 1]]))

@@ -137,9 +137,15 @@ def test_finished_splits_are_found_again_and_too_few_reviews_are_an_error(
         checkpoint = Checkpoint(tmp_path / "cold.json", reviews, SMALL, models)
         cold_start(checkpoint, ["item", "user"], 2, 7)
     assert asked == [(kind, split, 2, 7) for kind in ("item", "user") for split in (0, 1)]
-    few = replace(reviews, table=reviews.table.head(40))
+    liked = replace(reviews, table=reviews.table.with_columns(rating=pl.lit(5.0)))
     with pytest.raises(DataError, match="held-out items are too few to judge"):
+        hold_out(liked, "item", SMALL, 0, 5, 7)
+    few = replace(reviews, table=reviews.table.head(40))
+    with pytest.raises(DataError, match="0 items have 4 reviews or more, and 5 are needed"):
         hold_out(few, "item", SMALL, 0, 5, 7)
+    four = replace(reviews, table=reviews.table.filter(pl.col("user").rank("dense") < 5))
+    with pytest.raises(DataError, match="4 users have 4 reviews or more, and 5 are needed"):
+        hold_out(four, "user", SMALL, 0, 1, 7)
 
 
 def test_cold_start_as_a_command(minilm, tmp_path):

@@ -64,9 +64,7 @@ def comparison(encoder):
     result.metrics["mmrec"] = evaluate(result.prepared.label[test], probability[test], (0.5, 0.5))
     result.probability["mmrec"] = probability
     result.trained["mmrec"] = replace(baseline, model=model, probability=probability)
-    top = dict(result.lists.top)
-    top["mmrec"] = top.pop("baseline")
-    return replace(result, lists=replace(result.lists, top=top))
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +152,8 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
     low, high = lists.intervals["mmrec"]["ndcg"][1:3]
     cells = f"{own.ndcg:.3f} ({low:.3f}–{high:.3f}) {own.mrr:.3f}"
     assert cells in text
-    start = f"our lists (judge: mmrec) find {own.recall / peer.recall:.2f} times as much"
-    assert f"{start} as {lists.reference}" in text
+    judged = "the lists of mmrec (judged by the probabilities of baseline)"
+    assert f"{judged} find {own.recall / peer.recall:.2f} times as much as {lists.reference}" in text
     assert f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes" in text
     assert text.index(cells) < text.index("Accuracy")
     penalty = comparison.lists.settings["EASE"]["penalty"]
@@ -190,7 +188,8 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
 )  # fmt: skip
 def test_the_sentence_of_the_trade_takes_the_fewest_dislikes_at_the_recall_of_the_best_peer(trade, expected):
     metrics = {"a": ListMetrics(0.3, 0.1, 0.1, 0.2, 1, 1, 9), "mmrec": ListMetrics(0, 0, 0, 0, 0, 0, 9)}
-    lists = ListComparison("mmrec", "a", metrics, {}, {}, {"a": {}}, [TradePoint(*row) for row in trade])
+    points = [TradePoint(*row) for row in trade]
+    lists = ListComparison("mmrec", "a", metrics, {}, {}, {"a": {}}, points, "bias model")
     sentence = trade_sentence(lists)
     assert sentence == expected or sentence.endswith(expected)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 
 from mmrec.evaluation.list_metrics import ListTask, list_metrics
 from mmrec.experiments import list_peers
@@ -19,7 +19,7 @@ def random_visits(share=0.2, seed=0):
     dense = (np.random.default_rng(seed).random((USERS, ITEMS)) < share).astype(np.float32)
     dense[0] = 0  # a user without visits, and an item without visitors
     dense[:, 3] = 0
-    return dense, csr_array(dense)
+    return dense, csr_matrix(dense)
 
 
 def test_peers_of_items_follow_their_formulas():
@@ -53,7 +53,7 @@ def test_top_items_are_the_best_unvisited_ones_in_chunks_of_any_size(max_cells, 
     monkeypatch.setattr(list_peers, "_BLOCK_CELLS", max_cells)
     dense, visits = random_visits(0.7)
     dense[5] = 1
-    visits = csr_array(dense)
+    visits = csr_matrix(dense)
     scores = np.random.default_rng(1).integers(4, size=(USERS, ITEMS)).astype(float)  # with ties
     users = np.array([2, 5, 9, 0, 41])
     top = top_items(lambda rows: scores[rows].copy(), visits, users, 15)
@@ -146,5 +146,19 @@ def test_slow_peers_are_left_out_unless_asked_for_and_missing_libraries_are_name
     peers = make_peer_lists(valid, test, 0, slow=True)
     assert list(peers.top) == ["popularity", "item-kNN", "RP3beta"]
     assert [remark.split(":")[0] for remark in peers.remarks] == ["EASE", "ALS", "BPR"]
-    assert "too slow for 40 items" in peers.remarks[0]
+    assert peers.remarks[0] == f"EASE: left out, too slow for {test.visits.nnz:,} visits of 40 items"
     assert all("mmrec[peers]" in remark for remark in peers.remarks[1:])
+
+
+@pytest.mark.parametrize("limit", ["_MAX_PAIRS", "_MAX_PAIR_CELLS"])
+def test_peers_that_count_pairs_of_visits_are_left_out_where_these_are_too_many(monkeypatch, limit):
+    valid, test = tasks(*city())
+    history = np.diff(test.visits.indptr)
+    pairs = min(history @ history, ITEMS**2) if limit == "_MAX_PAIR_CELLS" else history @ history
+    monkeypatch.setattr(list_peers, limit, pairs)
+    assert "item-kNN" in make_peer_lists(valid, test, 0, slow=False).top
+    monkeypatch.setattr(list_peers, limit, pairs - 1)
+    peers = make_peer_lists(valid, test, 0, slow=False)
+    assert list(peers.top) == ["popularity", "EASE"]
+    assert [remark.split(":")[0] for remark in peers.remarks] == ["item-kNN", "RP3beta"]
+    assert f"too slow for {test.visits.nnz:,} visits" in peers.remarks[0]

@@ -14,7 +14,7 @@ from mmrec.evaluation.metrics import reweighted
 from mmrec.features.tables import FEATURE_GROUPS, EntityFeatures, Features, dense_columns, group_of
 from mmrec.ranker import inputs as inputs_module
 from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Standardiser, TrainingRun
-from mmrec.ranker.linear import fit_linear, logistic_curve
+from mmrec.ranker.linear import _match_share, fit_linear, logistic_curve
 from mmrec.ranker.training import (
     StackTrainer,
     class_weights,
@@ -402,6 +402,16 @@ def test_the_factor_score_is_a_column_of_the_pair_and_zero_for_unknown_users():
     assert inputs.row_batch(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
     assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
     assert dense_columns(features) == ["user mean rating", "item mean rating", "factor score"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 300.0, 1e6])
+def test_the_share_of_likes_is_matched_without_warnings_however_sure_the_logits_are(spread):
+    rng = np.random.default_rng(0)
+    logit, label = 5 + spread * rng.normal(size=1000), rng.random(1000) < 0.8
+    with np.errstate(all="raise"):
+        intercept = _match_share(logit, label)
+        probability = 1 / (1 + np.exp(-(logit + intercept).clip(-30, 30)))
+    assert probability.mean() == pytest.approx(label.mean(), abs=1e-3)  # one row, where all are sure
 
 
 @pytest.mark.parametrize("rows_at_once", [7, 1 << 14])

@@ -6,7 +6,7 @@ import pytest
 
 from mmrec.llm.lexicon import Lexicon
 from mmrec.llm.types import Note, Wish
-from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, fold
+from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, plain_words
 from mmrec.retrieval.wish_match import WishItems, WishMatcher
 
 NAMES = ["Ramen Bar", "Pasta Palace", "Noodle Den", "Fish Shack", "Trattoria", "Diner"]
@@ -42,7 +42,7 @@ def match(matcher, names=NAMES, **wish):
     by_name = {name: [code] for code, name in enumerate(names)}
     size = len(names)
     items = WishItems(
-        pl.Series([*map(fold, names)]), by_name, np.zeros((size, 4)), lambda codes: np.zeros(size)
+        pl.Series([*map(plain_words, names)]), by_name, np.zeros((size, 4)), lambda codes: np.zeros(size)
     )
     return matcher.match(Wish(**wish), items)
 

@@ -7,7 +7,7 @@ from itertools import product
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 
 from mmrec.data.schema import Interactions
 from mmrec.evaluation import statistics
@@ -25,7 +25,7 @@ class ListTask:
     was reviewed twice, and liked once, is both liked and disliked.
     """
 
-    visits: csr_array  # (users, items) float32, 1 where evidence has a review of the pair
+    visits: csr_matrix  # (users, items) float32, 1 where evidence has the pair
     liked: np.ndarray  # (l,) sorted numbers user * items + item of held-out pairs
     disliked: np.ndarray  # (d,) the same of those that were not liked
 
@@ -37,14 +37,14 @@ class ListTask:
         shape = len(data.users), len(data.items)
         user, item = data.user[evidence], data.item[evidence]
         ones = np.ones(len(evidence), np.float32)
-        visits = csr_array((ones, (user, item)), shape=shape)
+        visits = csr_matrix((ones, (user, item)), shape=shape)
         visits.data[:] = 1
-        is_known = np.isin(data.user[held_out], user) & np.isin(data.item[held_out], item)
-        known = held_out[is_known]
+        is_judged = np.isin(data.user[held_out], user) & np.isin(data.item[held_out], item)
+        judged = held_out[is_judged]
         # A pair becomes one number, to compare pairs as sets.
         numbers = data.user.astype(np.int64) * shape[1] + data.item
-        liked = np.setdiff1d(numbers[known[label[known]]], numbers[evidence])
-        disliked = np.setdiff1d(numbers[known[~label[known]]], numbers[evidence])
+        liked = np.setdiff1d(numbers[judged[label[judged]]], numbers[evidence])
+        disliked = np.setdiff1d(numbers[judged[~label[judged]]], numbers[evidence])
         return cls(visits, liked, disliked)
 
     @cached_property
@@ -55,8 +55,9 @@ class ListTask:
     def sample(self, count: int, rng: np.random.Generator) -> Self:
         """The task with at most `count` random users."""
         users, items = rng.permutation(self.users)[:count], self.visits.shape[1]
-        kept = [pairs[np.isin(pairs // items, users)] for pairs in (self.liked, self.disliked)]
-        return type(self)(self.visits, *kept)
+        liked = self.liked[np.isin(self.liked // items, users)]
+        disliked = self.disliked[np.isin(self.disliked // items, users)]
+        return type(self)(self.visits, liked, disliked)
 
 
 class ListMetrics(NamedTuple):
@@ -89,14 +90,14 @@ class ListScores:
         top, items = top[:, :LIST_LENGTH], task.visits.shape[1]
         pairs = np.where(top >= 0, task.users[:, None] * items + top, -1)
         liked, disliked = np.isin(pairs, task.liked), np.isin(pairs, task.disliked)
-        _, wanted = np.unique(task.liked // items, return_counts=True)
+        _, like_count = np.unique(task.liked // items, return_counts=True)
         discount = 1 / np.log2(np.arange(2, 12))  # of the first ten places
         gain = liked[:, :10] @ discount[: top.shape[1]]
         first = liked.argmax(1)
         coverage, difference = _variety(top[:, :10], task)
         return cls(
-            recall=liked.sum(1) / np.minimum(wanted, LIST_LENGTH),
-            ndcg=gain / np.cumsum(discount)[np.minimum(wanted, 10) - 1],
+            recall=liked.sum(1) / np.minimum(like_count, LIST_LENGTH),
+            ndcg=gain / np.cumsum(discount)[np.minimum(like_count, 10) - 1],
             mrr=liked.any(1) / (first + 1),
             liked=liked.sum(1),
             disliked=disliked.sum(1),
@@ -158,6 +159,7 @@ class ListResults:
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint] = field(default_factory=list)  # of ours
     remarks: list[str] = field(default_factory=list)  # on peers that were left out
+    judge: str = ""  # the model whose probabilities are those of our lists
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class ListComparison:
     differences: dict[str, dict[str, Difference]]  # the same, less those of the reference
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint]  # of ours; empty where there is none
+    judge: str  # the model whose probabilities are those of our lists
 
 
 def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> ListComparison:
@@ -196,7 +199,7 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
             value -= getattr(metrics[reference], metric)
             differences[name][metric] = describe_samples(value, gap)
     (own,) = scores.keys() - lists.settings.keys()
-    results = metrics, intervals, differences, lists.settings, lists.trade
+    results = metrics, intervals, differences, lists.settings, lists.trade, lists.judge
     return ListComparison(own, reference, *results)
 
 
@@ -211,7 +214,7 @@ def order_score(
     """
     usual_odds = max(1 - like_rate, 0.01) / max(like_rate, 0.01)
     odds_ratio = (1 - probability) / probability.clip(1e-9) / usual_odds
-    weight = min(caution, 1e9)  # beyond it the choice counts for nothing, and products overflow
+    weight = min(caution, 1e9)  # beyond it the choice counts for nothing
     return np.asarray(choice - weight * odds_ratio)
 
 

@@ -80,7 +80,8 @@ def rates_at_threshold(
     """What recommending those of (n,) rows gives whose probability is >= `threshold`."""
     recommended = np.asarray(probability) >= threshold
     rates = []
-    for rows in (recommended[label], recommended[~label], recommended, label[recommended]):
+    groups = recommended[label], recommended[~label], recommended, label[recommended]
+    for rows in groups:
         rates.append(float(rows.mean()) if len(rows) else np.nan)
     return ThresholdRates(*rates)
 

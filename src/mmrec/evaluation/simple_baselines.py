@@ -30,7 +30,7 @@ class BaselineTask:
 
     def choose(self, scorers: Sequence[BaselineScorer]) -> BaselineScorer:
         """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
-        from sklearn.metrics import roc_auc_score  # slow to import, and not needed by a service
+        from sklearn.metrics import roc_auc_score  # slow to import
 
         valid, aucs = self.split.valid, list[float]()
         for scorer in scorers:

@@ -124,8 +124,8 @@ def _variants(
     for extra, strategy in (("summaries", "summary"), ("words", "notes")):
         variant = config.changed("annotation", strategy=strategy)
         if extra in extras and variant != config:
-            others = pipeline.open_models(variant, store=models.store)
-            yield strategy, Dataset.from_reviews(reviews, others, variant), variant
+            variant_models = pipeline.open_models(variant, store=models.store)
+            yield strategy, Dataset.from_reviews(reviews, variant_models, variant), variant
     if has_words:
         # Vectors of the whole reviews in place of their gists; the strategy is `notes`.
         notes = []
@@ -213,8 +213,8 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     notes = ["one training per row, where `mmrec fit` averages several (--ensemble)", *remarks]
     test = "one seed has no intervals and no p; add --seeds 3"
     if (count := len(results)) > 1:
-        test = f"intervals (95%) and p by Student's t over {count} splits of the same reviews "
-        test += "(Nadeau & Bengio); p is adjusted for all rows (Holm)"
+        test = f"intervals (95%) and p by Student's t over {count} splits of the same "
+        test += "reviews (Nadeau & Bengio); p is adjusted for all rows (Holm)"
     notes.insert(0, test)
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
@@ -256,8 +256,8 @@ def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command
     for name, auc, _ in metric_rows(results, "auc"):
         if name.endswith(" alone"):
             alone[name] = tuple(np.subtract(auc, 0.5))
-    for part, bars in (("alone", alone), ("shares", shapley_values(results))):
+    for panel, bars in (("alone", alone), ("shares", shapley_values(results))):
         if bars:
-            charts[part].append(bar_chart(bars, "ROC-AUC above .5", part, model))
+            charts[panel].append(bar_chart(bars, "ROC-AUC above .5", panel, model))
     title, tables = f"What the inputs of {model} add", ablation_tables(results)
     return write_page(path, title, command, "ablation", tables=tables, **charts)

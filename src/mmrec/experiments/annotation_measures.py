@@ -137,8 +137,8 @@ def match_rates(
             if len(same_rows):
                 quote = texts[same_rows[cosine.argmax()]]
                 reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
-            near = quote[1], review_id or quote[2]
-            examples.append(Example(entity, reason, 1 - nearest, claim, *near))
+            compared = quote[1], review_id or quote[2]
+            examples.append(Example(entity, reason, 1 - nearest, claim, *compared))
     entities = list(map(itemgetter(0), claims))
     return {
         "count": len(claims),
@@ -173,17 +173,17 @@ def agreement(
         # The first summary of each entity beside its second one, or beside that of another entity.
         for name, shift in (("same", 0), ("others", 1)):
             partners = np.roll(np.arange(len(pairs)), shift)
-            cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
+            cosines = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
             likeness = []
-            for first, partner, near in zip(firsts, partners, cosine, strict=True):
+            for first, partner, cosine in zip(firsts, partners, cosines, strict=True):
                 second = seconds[partner]
                 labels = set(first.annotation.categories), set(second.annotation.categories)
                 same_price = first.annotation.price == second.annotation.price
                 shared = _jaccard(first.reviews.keys(), second.reviews.keys())
-                likeness.append((near, same_price, _jaccard(*labels), shared))
+                likeness.append((cosine, same_price, _jaccard(*labels), shared))
                 if name == "same":
-                    reason = f"cosine {near:.2f}; {shared:.0%} of their reviews are shared"
-                    severity = shared - float(near)
+                    reason = f"cosine {cosine:.2f}; {shared:.0%} of their reviews are shared"
+                    severity = shared - float(cosine)
                     example = Example(first.entity, reason, severity, first.text, second.text)
                     measure.examples.append(example)
             row: Row = {"count": len(pairs)}

@@ -68,6 +68,9 @@ def hold_out(
     rng = np.random.default_rng(config.seed)
     eligible = rng.permutation(np.flatnonzero(np.bincount(entity) >= _MIN_REVIEWS))
     size = min(limit, len(eligible) // max(splits, 5))
+    if not size:
+        problem = f"{len(eligible)} {kind}s have {_MIN_REVIEWS} reviews or more"
+        raise DataError(f"{problem}, and {max(splits, 5)} are needed; bring more reviews")
     held_out = np.isin(entity, eligible[split * size : (split + 1) * size])
     known = np.flatnonzero(~held_out)
     # Held-out rows, entity by entity, in order of time or at random.

@@ -132,8 +132,10 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     curve = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
     lowest: dict[float | None, float] = {None: 0.0}
     lowest |= {max_fpr: curve.for_max_fpr(max_fpr)[0] for max_fpr in _MAX_FPRS}
-    result.top[training.name] = candidates.lists(prepared.config.operating.caution)
-    return replace(result, trade=candidates.trade(_CAUTIONS, lowest, test))
+    # Not by the name of the judge, which may be that of a peer.
+    result.top["mmrec"] = candidates.lists(prepared.config.operating.caution)
+    trade = candidates.trade(_CAUTIONS, lowest, test)
+    return replace(result, trade=trade, judge=training.name)
 
 
 def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidates:
@@ -152,7 +154,7 @@ def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidat
     like_rate = retrieval.proposers.like_rate
     result = JudgedCandidates(np.full(size, -1), np.zeros(size), np.zeros(size), like_rate)
     with track("lists", len(task.users)) as advance:
-        maker = ListMaker(retrieval, scorer, histories, caution=0)  # scores are those of choice
+        maker = ListMaker(retrieval, scorer, histories, caution=0)  # scores are choices
         lists = maker.lists(task.users, CANDIDATES, ListRules())
         for row, listed in enumerate(lists):
             places = slice(len(listed.items))
@@ -171,7 +173,7 @@ def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:
     if not dataset.has_photos(evidence.evidence_rows, captions=name != "baseline"):
         return [f"{name}: no image block, since no item has a photo"]
     model = trained.prepared.config.vision.image_model
-    mend = f"name a folder that holds them with --image-model, or bring them with `hf download {model}`"
+    mend = f"name their folder with --image-model, or bring them with `hf download {model}`"
     return [f"{name}: no image block, since the weights of {model} are not here; {mend}"]
 
 
@@ -219,8 +221,8 @@ def bootstrap_models(
     """Intervals of every model's metrics on n rows, and the differences of all others from the
     reference; p is corrected for their number (Holm)."""
     intervals: Intervals = {name: {} for name in probability}
-    others = [name for name in probability if name != reference]
-    differences: dict[str, dict[str, Difference]] = {name: {} for name in others}
+    compared = [name for name in probability if name != reference]
+    differences: dict[str, dict[str, Difference]] = {name: {} for name in compared}
     with track("assessing", len(probability)) as advance:
         for name, p in probability.items():
             for key, metric in _BOOTSTRAPPED_METRICS.items():
@@ -231,9 +233,9 @@ def bootstrap_models(
                     differences[name][key] = statistics.bootstrap(user, label, *pair, rounds, seed)
             advance(1)
     for key in _BOOTSTRAPPED_METRICS:
-        gaps = [differences[name][key] for name in others]
+        gaps = [differences[name][key] for name in compared]
         p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
-        for name, gap, p_value in zip(others, gaps, p_values, strict=True):
+        for name, gap, p_value in zip(compared, gaps, p_values, strict=True):
             differences[name][key] = gap._replace(p_value=p_value)
     return intervals, differences
 
@@ -281,12 +283,12 @@ def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Au
 
 def audit_retrieval(data: PreparedData) -> Audit:
     """Audit the retrieval: each of its arrays must be as if learned from all rows but test alone."""
-    known = np.setdiff1d(np.arange(len(data.dataset)), data.split.test)
-    expected = fit_retrieval(data.dataset, known, data.config).arrays()
+    visible = np.setdiff1d(np.arange(len(data.dataset)), data.split.test)
+    expected = fit_retrieval(data.dataset, visible, data.config).arrays()
     violations = list[str]()
     for name, values in data.retrieval.arrays().items():
-        again = expected[name]
+        pair = values, expected[name]
         # Not `any(gap > ...)`, which is False for NaN.
-        if values.shape != again.shape or not np.allclose(values, again, rtol=1e-3, atol=1e-5):
+        if len({*map(np.shape, pair)}) > 1 or not np.allclose(*pair, rtol=1e-3, atol=1e-5):
             violations.append(f"{name}: not made from the evidence rows alone")
-    return Audit("all but test", len(data.split.test), len(known), violations)
+    return Audit("all but test", len(data.split.test), len(visible), violations)

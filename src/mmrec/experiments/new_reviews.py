@@ -57,7 +57,8 @@ def evaluate_new_reviews(
     name = saved.name
     trained = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
     rows = data.user[test], label[test]
-    rivals = RivalModels(name, "new reviews", *rows, trained, by_model[BIAS_MODEL])
+    baselines = {key: p for key, p in by_model.items() if key not in (ALWAYS_LIKE, BIAS_MODEL)}
+    rivals = RivalModels(name, "new reviews", *rows, trained, by_model[BIAS_MODEL], baselines)
     verdict = reach_verdict(rivals, rivals, len(test), fallback=False)
     by_model[name] = trained
     metrics = {}

@@ -107,18 +107,18 @@ def _train_stack(
     stack: dict[str, Any] = {"epochs": {}, "rows": {}, "runs": results}
     for step, histories in history.items():
         stack["epochs"][step] = max(len(run.score) for run in histories)
-    parts = {"train": split.train, "valid": split.valid, "test": split.test}
-    for part, rows in parts.items():
+    subsets = {"train": split.train, "valid": split.valid, "test": split.test}
+    for subset, rows in subsets.items():
         if not len(rows):
             continue
-        stack["rows"][part] = len(rows)
+        stack["rows"][subset] = len(rows)
         logits = predict_logits(ranker, RankerInputs(features), rows)  # (runs, rows)
         for result, run, logit in zip(results, runs, logits, strict=True):
             # Each run has class weights of its own, so each is a model of its own.
             trained = TrainedModel(builder, ranker, run.class_weights, {})
             p = trained.probability(logit[None])
-            result[part] = evaluate(label[rows], p, run.class_weights)
-            result[part]["log_loss"] = float(log_loss(label[rows], p))
+            result[subset] = evaluate(label[rows], p, run.class_weights)
+            result[subset]["log_loss"] = float(log_loss(label[rows], p))
     remarks = [*config.warnings(), prepared.dataset.models.annotator.failure_summary]
     if not builder.image:
         remarks.append(f"{model}: no image block; `mmrec fit` says why")
@@ -126,9 +126,9 @@ def _train_stack(
     return stack | {"seconds": time.perf_counter() - start}
 
 
-def _values(stack: Mapping[str, Any], metric: str, part: str = "test") -> np.ndarray:
+def _values(stack: Mapping[str, Any], metric: str, subset: str = "test") -> np.ndarray:
     """(settings, repeats) values of a metric."""
-    return np.array([run[part][metric] for run in stack["runs"]]).reshape(len(GRID), -1)
+    return np.array([run[subset][metric] for run in stack["runs"]]).reshape(len(GRID), -1)
 
 
 def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
@@ -148,7 +148,7 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     return [train, test, *leak]
 
 
-def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
+def _metrics_table(stacks: Stacks, subset: str, title: str) -> ResultTable:
     text = "mean ±standard deviation over repeats, best means in bold"
     notes = [f"{text}; the loss sets the threshold"]
     table = ResultTable(title, ["model", "loss", "dropout"], [], notes=notes)
@@ -158,7 +158,8 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
     for protocol, by_model in stacks.items():
         for metric, name, scale, digits in columns:
             # (models x settings, repeats)
-            values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
+            values_by_model = [_values(by_model[model], metric, subset) for model in MODELS]
+            values = scale * np.vstack(values_by_model)
             means = values.mean(axis=1)
             deviations = values.std(axis=1, ddof=min(1, values.shape[1] - 1))
             best = means.max() if metric == "accuracy" else means.min()

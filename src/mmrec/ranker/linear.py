@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import TrainingRun, TrainingTask
@@ -63,7 +64,7 @@ def fit_linear(
     both = zip(scores(task.valid_rows), scores(some_rows), strict=True)
     for index, (score, train_score) in enumerate(both):
         slope, intercept = logistic_curve(score, label)
-        matched = _match_share(slope * train_score, task.label[some_rows], intercept)
+        matched = _match_share(slope * train_score, task.label[some_rows])
         # Validation rows that are later than train rows may well have another share of likes.
         if abs(_excess(slope * score + matched, label)) < 3:
             intercept = matched
@@ -107,18 +108,21 @@ def bias_ranker(
 
 def _excess(logit: np.ndarray, label: np.ndarray) -> float:
     """Likes among (n,) labels beyond those that (n,) logits expect, in standard errors."""
-    probability = 1 / (1 + np.exp(-logit))
-    return float((label - probability).sum() / np.sqrt((probability * (1 - probability)).sum()))
+    probability = expit(logit)
+    variance = (probability * (1 - probability)).sum()
+    return float((label - probability).sum() / np.sqrt(max(variance, 1e-12)))
 
 
-def _match_share(logit: np.ndarray, label: np.ndarray, intercept: float) -> float:
-    """The intercept with which (n,) logits have as many likes as (n,) labels, by Newton's method from one
-    near to it. Train rows are the many: the share of likes among few validation rows is mostly chance."""
-    for _ in range(10):
-        probability = 1 / (1 + np.exp(-(logit + intercept)))
-        excess = label.mean() - probability.mean()
-        intercept += float(excess / np.mean(probability * (1 - probability)))
-    return intercept
+def _match_share(logit: np.ndarray, label: np.ndarray) -> float:
+    """The intercept with which (n,) logits have as many likes as (n,) labels. Train rows are the many:
+    the share of likes among few validation rows is mostly chance."""
+    from scipy.optimize import brentq  # slow to import, and not for serving
+
+    def excess(intercept: float) -> float:
+        return float(expit(logit + intercept).mean() - label.mean())
+
+    # At the ends all probabilities are 0, or 1.
+    return float(brentq(excess, -logit.max() - 50, -logit.min() + 50, xtol=1e-12))
 
 
 def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:

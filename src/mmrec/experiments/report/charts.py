@@ -203,8 +203,8 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
         texts.append(f"{name} {comparison.metrics[name][metric]:.3f}")
         options: dict[str, Any] = {"ax": axes, "plot_chance_level": name == names[-1]}
         options["chance_level_kw"] = grid
-        found = (~label, -probability) if kind == "dislikes" else (label, probability)
-        line = display.from_predictions(*found, **options).line_
+        scores = (~label, -probability) if kind == "dislikes" else (label, probability)
+        line = display.from_predictions(*scores, **options).line_
         colour = COLOURS[style.colour]
         line.set(color=colour, ls=style.dash, lw=style.width, label=texts[-1])
         if rates := assessment.operating_points.get(name):

@@ -88,6 +88,7 @@ def headline(metrics: Mapping[str, Metrics], trained: Sequence[str]) -> str:
         result = "lets through as many"
     model = name if name == "mmrec" else f"the {name} model"
     return (
-        f"At a setting that keeps 90% of the liked items, {of_100} of 100 disliked ones are "
-        f"still recommended by {model}; the best {_baseline_role(baseline)} ({baseline}) {result}."
+        f"At a setting that keeps 90% of the liked items, {of_100} of 100 disliked ones "
+        f"are still recommended by {model}; the best {_baseline_role(baseline)} "
+        f"({baseline}) {result}."
     )

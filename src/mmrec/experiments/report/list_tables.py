@@ -22,11 +22,11 @@ LIST_COLUMNS = {
 }
 _DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--", "-.", ":"]
 _EXPLANATION = (
-    "Lists of 20 leave out what evidence has; a user counts who liked a held-out item. recall@20: liked "
-    "held-out items that the list has, of all of them or of 20. MRR: 1 / place of the first liked "
-    "item, 0 without one. Dislikes: share of the disliked among the held-out items in lists. "
-    "Coverage: share of the items in anybody's first ten. Difference: share of the first ten that "
-    "another user does not have, on average"
+    "Lists of 20 leave out what evidence has; a user counts who liked a held-out item. "
+    "recall@20: liked held-out items that the list has, of all of them or of 20. MRR: 1 / "
+    "place of the first liked item, 0 without one. Dislikes: share of the disliked among the "
+    "held-out items in lists. Coverage: share of the items in anybody's first ten. Difference: share "
+    "of the first ten that another user does not have, on average"
 )
 
 
@@ -45,7 +45,8 @@ def list_tables(lists: ListComparison) -> list[ResultTable]:
         if settings:
             values = ", ".join(f"{key} {value:g}" for key, value in settings.items())
             chosen.append(f"{name} {values}")
-    tables[0].notes.extend([_EXPLANATION, f"Chosen on validation: {'; '.join(chosen)}"])
+    tables[0].notes.extend([_EXPLANATION, f"Lists of {lists.own} are {_judge(lists)}"])
+    tables[0].notes.append(f"Chosen on validation: {'; '.join(chosen)}")
     header, rows = ["model"], list[list[str]]()
     for name, gaps in lists.differences.items():
         if name != lists.reference and gaps:
@@ -87,10 +88,14 @@ def list_sentence(lists: ListComparison) -> str:
     if not own.users or not peer.recall or not peer.dislikes:
         return "Too few liked test reviews to compare our lists."
     return (
-        f"Of what users liked, our lists (judge: {lists.own}) find "
-        f"{own.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, with "
-        f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes."
+        f"Of what users liked, the lists of {lists.own} ({_judge(lists)}) find "
+        f"{own.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, "
+        f"with {own.dislikes / peer.dislikes:.2f} times its share of dislikes."
     )
+
+
+def _judge(lists: ListComparison) -> str:
+    return f"judged by the probabilities of {lists.judge}"
 
 
 def trade_sentence(lists: ListComparison) -> str | None:
@@ -104,9 +109,10 @@ def trade_sentence(lists: ListComparison) -> str | None:
         return f"No setting of {lists.own} reaches the recall of {lists.reference}."
     best = min(reached, key=lambda point: point.dislikes)
     return (
-        f"Of all settings with no less than the recall of {lists.reference}, the lowest share of "
-        f"dislikes is {best.dislikes:.1%} instead of {peer.dislikes:.1%} ({describe_setting(best)}). "
-        f"It is read off these test reviews; on others the best setting may be worth less."
+        f"Of all settings with no less than the recall of {lists.reference}, the lowest share "
+        f"of dislikes is {best.dislikes:.1%} instead of {peer.dislikes:.1%} "
+        f"({describe_setting(best)}). It is read off these test reviews; on others the best "
+        "setting may be worth less."
     )
 
 
