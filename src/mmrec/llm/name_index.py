@@ -14,7 +14,7 @@ class NameIndex:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: dict[str, str] = {}  # by their words, without "and" and "the"
-        self._starting: dict[str, set[str]] = defaultdict(set)  # keys by beginnings of words
+        self._starting: dict[str, set[str]] = defaultdict(set)  # keys by word beginnings
         for name in names:
             words = _name_words(split_words(name))
             if key := " ".join(words):
@@ -38,7 +38,7 @@ class NameIndex:
             if word:
                 words.append(word[0])
                 spans.append(match.span())
-        found = []
+        matches = []
         for position, key, name in self._phrases.find(words):
             size = len(key.split())
             start, end = spans[position][0], spans[position + size - 1][1]
@@ -46,8 +46,8 @@ class NameIndex:
                 is_name = len(words) == 1 or (text[start].isupper() and start > 0)
                 if is_common(key) or not is_name:
                     continue
-            found.append((start, end, name))
-        return found
+            matches.append((start, end, name))
+        return matches
 
     def near(self, text: str, cutoff: float = 0.6, limit: int = 5) -> list[str]:
         """Names that are the same, begin with a text, contain it, or are spelt much like it."""

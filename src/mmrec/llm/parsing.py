@@ -142,14 +142,14 @@ def parse_price(answer: Answer) -> PriceTag:
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
     """Read the categories of a plain answer: quoted ones, else the parts of its lines."""
     text = parse_text(answer).lower()
-    parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
+    quoted = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
     # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
     lead = r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)"
     missing = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
     states_none = False
     labels = []
-    for part in parts or re.split(r"[,;\n|]|\s/\s", text):
-        label = part if parts else re.sub(lead, "", part, count=1)
+    for phrase in quoted or re.split(r"[,;\n|]|\s/\s", text):
+        label = phrase if quoted else re.sub(lead, "", phrase, count=1)
         label = label.strip(" '\"`‘’“”.*-[]()")
         if missing.fullmatch(label):
             states_none = True

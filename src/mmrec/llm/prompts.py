@@ -81,7 +81,7 @@ class ContextWindow:
             parts = split_by_tokens(reviews, tokens, self._size)
             if len(parts) == len(reviews):
                 return [self.sample_reviews(group)]
-        return [tuple(reviews[index].text for index in part) for part in parts]
+        return [tuple(reviews[index].text for index in positions) for positions in parts]
 
     def _fit_group(self, group: Sequence[Review]) -> tuple[list[Review], list[int]]:
         """The reviews that are not blank, in order of time, and the tokens that each takes."""

@@ -53,7 +53,8 @@ class TopicReader:
         polarities: tuple[Polarity, Polarity] = ("praise", "blame")
         for polarity in polarities:
             self._phrases[polarity] = Phrases.by_meaning(kind[polarity])
-        self._dishes = Lexicon(item_kind).keywords if kind["categories_are_topics"] else Phrases({})
+        has_dishes = kind["categories_are_topics"]
+        self._dishes = Lexicon(item_kind).keywords if has_dishes else Phrases({})
 
     def topics(self, sentence: str, polarity: Polarity) -> set[str]:
         """The topics that a sentence praises, or blames."""

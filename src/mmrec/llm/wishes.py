@@ -21,8 +21,8 @@ _Parts = dict[str, dict[str, None]]
 
 def _compile(pattern: str) -> re.Pattern[str]:
     """A pattern of the file, whose words in capitals stand for its parts."""
-    whole = re.sub("[A-Z]{3,}", lambda name: _WORDS["parts"][name[0]], pattern)
-    return re.compile(whole, re.IGNORECASE | re.VERBOSE)
+    expanded = re.sub("[A-Z]{3,}", lambda name: _WORDS["parts"][name[0]], pattern)
+    return re.compile(expanded, re.IGNORECASE | re.VERBOSE)
 
 
 _SIMILAR_TO_THEM = _compile(_WORDS["references"]["similar_to_them"])
@@ -60,12 +60,12 @@ class WishParser:
         text, names = self._hide_names(text[:max_characters].replace("’", "'").replace("\x02", " "))
         parts: _Parts = {name: {} for name in StatedWish.model_fields}
         for segment in _segments(self._join_phrases(text)):
-            found = [names[int(index)] for index in re.findall(r"\x02(\d+)\x02", segment.text)]
+            item_names = [names[int(index)] for index in re.findall(r"\x02(\d+)\x02", segment.text)]
             segment = segment._replace(text=re.sub(r"\x02\d+\x02", " ", segment.text))
-            if not found and (found := self._misspelt(segment)):
+            if not item_names and (item_names := self._misspelt(segment)):
                 segment = segment._replace(text="")
             target = "similar_to" if segment.likes_names else "items"
-            parts[target if segment.is_wanted else "unwanted"] |= dict.fromkeys(found)
+            parts[target if segment.is_wanted else "unwanted"] |= dict.fromkeys(item_names)
             self._add_phrases(segment, parts)
         if _SIMILAR_TO_THEM.search(text):
             parts["similar_to"] |= parts["items"]
@@ -117,12 +117,11 @@ class WishParser:
         is_price_wanted = segment.is_wanted or segment.is_joined
         prices = parts["prices" if is_price_wanted else "unwanted_prices"]
         matches = [*self._price_words.find(words), *self._lexicon.price_phrases(words)]
-        spoken: set[int] = set()  # positions of words that name a price
-        for start, found, tag in matches:
+        for start, phrase, tag in matches:
             prices[tag] = None
-            spoken |= {*range(start, start + len(found.split()))}
-        kept: Words = ["\0" if place in spoken else word for place, word in enumerate(words)]
-        for run in " ".join(kept).split("\0"):
+            for position in range(start, start + len(phrase.split())):
+                words[position] = "\0"  # not part of any other phrase
+        for run in " ".join(words).split("\0"):
             phrases = self._split_labels(run.split())
             parts["wanted" if segment.is_wanted else "unwanted"] |= dict.fromkeys(phrases)
 
@@ -132,31 +131,31 @@ class WishParser:
         if len(content) < 2 or self._is_phrase(" ".join(content)):
             return [" ".join(content)] if content else []
         cuts = {0, len(content)}
-        for start, found, _ in self._lexicon.keywords.find(content):
-            cuts |= {start, start + len(found.split())}
+        for start, label, _ in self._lexicon.keywords.find(content):
+            cuts |= {start, start + len(label.split())}
         phrases = []
         for start, end in pairwise(sorted(cuts)):
-            part = content[start:end]
-            phrases.append(" ".join(strip_fillers(part, self._labels(part))))
+            run = content[start:end]
+            phrases.append(" ".join(strip_fillers(run, self._labels(run))))
         return list(filter(None, phrases))
 
     def _labels(self, words: Words) -> set[int]:
         """Positions of the words of categories such as "fast food", which "fast" alone does not name."""
         positions: set[int] = set()
-        for start, found, _ in self._lexicon.keywords.find(words):
-            size = len(found.split())
+        for start, label, _ in self._lexicon.keywords.find(words):
+            size = len(label.split())
             content = strip_fillers(words[start : start + size], set())
             if not self._lexicon.keywords.find(content):
                 positions |= {*range(start, start + size)}
         return positions
 
 
-def strip_fillers(words: Words, kept: set[int]) -> Words:
+def strip_fillers(words: Words, protected: set[int]) -> Words:
     """The words without those at both ends that name nothing, but for positions that are kept."""
     first, last = 0, len(words)
-    while first < last and words[first] in _FILLERS and first not in kept:
+    while first < last and words[first] in _FILLERS and first not in protected:
         first += 1
-    while last > first and words[last - 1] in _FILLERS and last - 1 not in kept:
+    while last > first and words[last - 1] in _FILLERS and last - 1 not in protected:
         last -= 1
     return words[first:last]
 
@@ -188,6 +187,6 @@ def _segments(text: str) -> Iterator[_Segment]:
 
 def _list_goes_on(cues: list[re.Match[str]]) -> bool:
     """Whether "or" ends the list that a comma is in, so that "no A, B or C" has three parts."""
-    others = dropwhile(lambda cue: cue.lastgroup == "comma", cues)
-    following = next(others, None)
+    other_cues = dropwhile(lambda cue: cue.lastgroup == "comma", cues)
+    following = next(other_cues, None)
     return following is not None and following.lastgroup == "either"

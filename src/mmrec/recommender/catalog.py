@@ -21,7 +21,7 @@ from mmrec.llm.wishes import WishParser
 from mmrec.recommender.online import OnlineState, ReviewChanges
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.recommender.quotes import Quote, QuoteSource
-from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, fold
+from mmrec.retrieval.review_texts import GrowingTexts, ReviewTexts, plain_words
 from mmrec.retrieval.text_neighbors import TextSpace
 from mmrec.retrieval.wish_match import WishItems, WishMatch, WishMatcher
 
@@ -32,8 +32,8 @@ _NO_PRICE = PRICE_TAGS.index("none")
 class _Names:
     """Names of m items."""
 
-    folded: pl.Series  # (m,) as `fold` makes them; "" without a name
-    codes: dict[str, list[int]]  # of the items with each folded name
+    plain: pl.Series  # (m,) as `plain_words` makes them; "" without a name
+    codes: dict[str, list[int]]  # of the items with each plain name
     index: NameIndex
     parser: WishParser  # which finds these names
 
@@ -81,8 +81,8 @@ class Catalog:
         codes = self._online.features.item.categories[: len(self._items)].ravel()
         # The last code pads items with few categories, so it is not counted.
         counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[:-1]
-        most = np.argsort(-counts, kind="stable")[:limit]
-        return sorted(self._vocabulary[code] for code in most if counts[code])
+        most_frequent = np.argsort(-counts, kind="stable")[:limit]
+        return sorted(self._vocabulary[code] for code in most_frequent if counts[code])
 
     def _price_votes(self, items: np.ndarray) -> np.ndarray:
         """(n, 4) shares of the votes for each of `PRICE_TAGS`; zeros where none are known."""
@@ -115,32 +115,32 @@ class Catalog:
 
     def items_called(self, name: str) -> list[int]:
         """Codes of the items with a name; there may be several, or none."""
-        return self._named.codes.get(fold(name), [])
+        return self._named.codes.get(plain_words(name), [])
 
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos.
 
         Those that name another item are left out: what they praise may be the other.
         """
-        own, parser = self._named.folded[item], self._named.parser
+        own_name, parser = self._named.plain[item], self._named.parser
         quotes = []
         for quote in self.source.quotes(item):
-            if all(fold(name) in own for name in parser.find_names(quote.text)):
+            if all(plain_words(name) in own_name for name in parser.find_names(quote.text)):
                 quotes.append(quote)
         return quotes
 
     def supporting(self, wish: Wish, quotes: Sequence[Quote]) -> tuple[list[Quote], list[str]]:
         """The quotes, with those first that speak for a wish; and its parts that none speaks for."""
         texts, first, missing = [quote.text for quote in quotes], list[Quote](), list[str]()
-        parts = {phrase: self._matcher.speaks_of(phrase, texts) for phrase in wish.wanted}
+        support = {phrase: self._matcher.speaks_of(phrase, texts) for phrase in wish.wanted}
         for tag in wish.prices:
             holds = [tag in self._lexicon.price_tags(split_words(text)) for text in texts]
-            parts[str(Wish(prices=[tag]))] = np.array(holds, dtype=bool)
-        for part, speaks in parts.items():
+            support[str(Wish(prices=[tag]))] = np.array(holds, dtype=bool)
+        for phrase, speaks in support.items():
             likes = list(filter(attrgetter("liked"), compress(quotes, speaks)))
             first += likes[:2]
             if quotes and not likes:
-                missing.append(part)
+                missing.append(phrase)
         return list(dict.fromkeys([*first, *quotes])), missing
 
     def space(self, name: str) -> TextSpace:
@@ -165,15 +165,15 @@ class Catalog:
     @property
     def _named(self) -> _Names:
         """The names of all items, read anew after items were added."""
-        if self._names_index is None or len(self._names_index.folded) != len(self._items):
+        if self._names_index is None or len(self._names_index.plain) != len(self._items):
             names = [self._names.get(item) or "" for item in self._items]
-            folded, codes = [*map(fold, names)], defaultdict[str, list[int]](list)
-            for code, name in enumerate(folded):
+            plain, codes = [*map(plain_words, names)], defaultdict[str, list[int]](list)
+            for code, name in enumerate(plain):
                 if name:
                     codes[name].append(code)
             index = NameIndex(filter(None, names))
             parser = WishParser(self._lexicon, index, lambda text: self._matcher.is_phrase(text))
-            series = pl.Series(folded, dtype=pl.String)
+            series = pl.Series(plain, dtype=pl.String)
             self._names_index = _Names(series, codes, index, parser)
         return self._names_index
 
@@ -202,22 +202,22 @@ class Catalog:
         fields: dict[str, list[str]] = {"items": [], "similar_to": [], "wanted": [*wish.wanted]}
         for field, names in (("items", wish.items), ("similar_to", wish.similar_to)):
             for name in names:
-                near = [name] if fold(name) in by_name else index.near(name, 0.75)
-                fields[field if near else "wanted"].append(near[0] if near else name)
+                matches = [name] if plain_words(name) in by_name else index.near(name, 0.75)
+                fields[field if matches else "wanted"].append(matches[0] if matches else name)
         return wish.model_copy(update=fields)
 
     def match(self, wish: Wish) -> WishMatch:
         """How all items match a wish, not a description, whose names are names of items."""
         codes: dict[str, list[int]] = {}
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
-            if found := self.items_called(name):
-                codes[name] = found
+            if named_codes := self.items_called(name):
+                codes[name] = named_codes
         votes, space = self._price_votes(np.arange(len(self._items))), self.space("gist")
 
-        def gist_similarity(some: Sequence[int]) -> np.ndarray:
-            return space.similarity(space.directions(np.array(some)).mean(0))
+        def gist_similarity(group: Sequence[int]) -> np.ndarray:
+            return space.similarity(space.directions(np.array(group)).mean(0))
 
-        items = WishItems(self._named.folded, codes, votes, gist_similarity)
+        items = WishItems(self._named.plain, codes, votes, gist_similarity)
         return self._matcher.match(wish, items)
 
     def rank_items(self, query: str) -> np.ndarray:
@@ -232,9 +232,9 @@ class Catalog:
 
     def search(self, text: str, n: int) -> list[str]:
         """Ids of items with the text in their name, then of those that match it best as a wish."""
-        part, codes = text.casefold(), list[int]()
+        query, codes = text.casefold(), list[int]()
         for code, item in enumerate(self._items):
-            if (name := self._names.get(item)) and part in name.casefold():
+            if (name := self._names.get(item)) and query in name.casefold():
                 codes.append(code)
         if len(codes) < n:
             codes += self.rank_items(text)[:n].tolist()
@@ -250,8 +250,8 @@ class Catalog:
             ids = ", ".join(map(self._items.__getitem__, codes[:5]))
             problem = f"{len(codes)} items have the name {text!r}"
             raise DataError(f"{problem}: name one by its id, as in {ids}")
-        near = self._named.index.near(text) or get_close_matches(text, self._items, 5)
-        remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
+        names = self._named.index.near(text) or get_close_matches(text, self._items, 5)
+        remedy = f"did you mean {', '.join(names)}?" if names else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")
 
     def allowed_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray | None:

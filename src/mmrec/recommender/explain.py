@@ -108,8 +108,8 @@ class Explainer:
                 nearest = self._reasons.quotes_of_topics(nearest[:50], topics) + nearest
             if wish is not None:
                 nearest, missing = self._catalog.supporting(wish, nearest)
-                for part in missing:
-                    text = f"None of its quoted reviews praises it for “{part}”"
+                for phrase in missing:
+                    text = f"None of its quoted reviews praises it for “{phrase}”"
                     reasons.append(Reason("wish", text, favourable=False))
             quotes = _new_quotes(nearest, quoted)
             ends = probability[-1], probability[0]

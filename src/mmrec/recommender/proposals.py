@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +42,9 @@ class UserHistories:
     def of_users(self, users: np.ndarray, items: int) -> Histories:
         """Histories of users by code, (b, items); empty for an unknown one."""
         is_saved = users < len(self._saved)
-        known = self._saved.rows(np.where(is_saved, users, 0))
-        topics = known.topics.astype(np.float32) * is_saved[:, None]
-        visits, likes = known.visits, known.likes
+        saved = self._saved.rows(np.where(is_saved, users, 0))
+        topics = saved.topics.astype(np.float32) * is_saved[:, None]
+        visits, likes = saved.visits, saved.likes
         for matrix in (visits, likes):
             matrix.data *= np.repeat(is_saved, np.diff(matrix.indptr))
             matrix.eliminate_zeros()
@@ -85,8 +86,8 @@ class UserHistories:
 
     def of_texts(self, topics: np.ndarray, items: int) -> Histories:
         """The history of a new user who has written (n, t) topics about unknown items."""
-        nothing = csr_matrix((1, items), dtype=np.float32)
-        return Histories(nothing, nothing, topics.sum(0, keepdims=True))
+        no_visits = csr_matrix((1, items), dtype=np.float32)
+        return Histories(no_visits, no_visits, topics.sum(0, keepdims=True))
 
 
 class ListedItems(NamedTuple):
@@ -95,7 +96,7 @@ class ListedItems(NamedTuple):
     items: np.ndarray  # (k,) codes
     probability: np.ndarray  # (k,) that the user likes each
     score: np.ndarray  # (k,) log-odds by which they are ordered
-    is_last: np.ndarray  # (k,) whether each stands behind all others, since nobody has rated it
+    is_last: np.ndarray  # (k,) whether each stands behind all others, as nobody rated it
 
     def take(self, places: np.ndarray) -> "ListedItems":
         """Some of them, in another order."""
@@ -107,8 +108,8 @@ class ListRules(NamedTuple):
 
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
-    caution: float | None = None  # weight of the odds ratio of a dislike; by default the model's
-    explore: bool = False  # whether every third item is an unrated one; else these are last
+    caution: float | None = None  # weight of the odds of a dislike; by default the model's
+    explore: bool = False  # every third item is an unrated one; else these are last
 
 
 class ListMaker:
@@ -141,9 +142,9 @@ class ListMaker:
         of (m,) `allowed` items.
         """
         if isinstance(basis, Histories):
-            (found,) = self._candidates(basis, n, rules, allowed)
-            probability = self._scorer.probabilities(user, found[0], inputs)
-            return self._best(*found, probability, n, rules)
+            ((items, choice),) = self._candidates(basis, n, rules, allowed)
+            probability = self._scorer.probabilities(user, items, inputs)
+            return self._best(items, choice, probability, n, rules)
         is_open = ~basis.excluded if allowed is None else allowed & ~basis.excluded
         items = np.flatnonzero(is_open)
         # Of items that match as well, as where a wish says nothing, those that most users choose.
@@ -156,17 +157,20 @@ class ListMaker:
 
     def lists(self, users: np.ndarray, n: int, rules: ListRules) -> Iterator[ListedItems]:
         """`top_items` of many users of the model, by view, in their order."""
-        items = self.retrieval.proposers.items
+        item_count = self.retrieval.proposers.items
 
         def make(block: np.ndarray) -> list[ListedItems]:
-            rows = self.histories.of_users(block, items)
+            rows = self.histories.of_users(block, item_count)
             candidates = self._candidates(rows, n, rules)
-            counts = [len(found) for found, _ in candidates]
-            together = np.concatenate([found for found, _ in candidates])
-            probability = self._scorer.probabilities(np.repeat(block, counts), together)
-            parts = np.split(probability, np.cumsum(counts)[:-1])
-            both = zip(candidates, parts, strict=True)
-            return [self._best(*found, part, n, rules) for found, part in both]
+            items_by_user = [items for items, _ in candidates]
+            counts = [*map(len, items_by_user)]
+            users_of_items = np.repeat(block, counts)
+            scored = self._scorer.probabilities(users_of_items, np.concatenate(items_by_user))
+            lists = list[ListedItems]()
+            probabilities = np.split(scored, np.cumsum(counts)[:-1])
+            for (items, choice), probability in zip(candidates, probabilities, strict=True):
+                lists.append(self._best(items, choice, probability, n, rules))
+            return lists
 
         # A thread for each block is faster than several for one.
         threads = torch.get_num_threads()
@@ -185,16 +189,16 @@ class ListMaker:
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Items and scores of choice for each of b users; to explore, also the best n without a rating."""
         limit, items = max(CANDIDATES, 2 * n), np.arange(self.retrieval.proposers.items)
+        propose = partial(self.retrieval.candidates, histories, visited_too=rules.seen)
         if not rules.explore:
-            return self.retrieval.candidates(histories, limit, allowed, visited_too=rules.seen)
+            return propose(limit, allowed)
         unproven = self._scorer.inputs.item.has_no_rating(items)
-        parts: list[list[tuple[np.ndarray, np.ndarray]]] = []
-        for kept, count in ((~unproven, limit), (unproven, n)):
-            some = kept if allowed is None else kept & allowed
-            parts.append(self.retrieval.candidates(histories, count, some, visited_too=rules.seen))
+        if allowed is None:
+            allowed = np.ones(len(items), dtype=bool)
         lists: list[tuple[np.ndarray, np.ndarray]] = []
-        for proven, others in zip(*parts, strict=True):
-            lists.append((np.append(proven[0], others[0]), np.append(proven[1], others[1])))
+        best = propose(limit, allowed & ~unproven), propose(n, allowed & unproven)
+        for proven, explored in zip(*best, strict=True):
+            lists.append((np.append(proven[0], explored[0]), np.append(proven[1], explored[1])))
         return lists
 
     def _best(
@@ -217,11 +221,11 @@ class ListMaker:
         if rules.explore and named is None:
             rank, proven = np.arange(len(order)), np.count_nonzero(~unproven)
             rank[proven:] -= proven
-            place = np.where(unproven[order], 3 * rank + 2, rank + rank // 2)  # 2, 5, 8 and others
+            place = np.where(unproven[order], 3 * rank + 2, rank + rank // 2)  # 2, 5, 8, ...
             order = order[np.argsort(place, kind="stable")]
-        kept = probability >= rules.min_probability
+        is_listed = probability >= rules.min_probability
         if named is not None:
-            kept |= named
-        best = order[kept[order]][:n]
+            is_listed |= named
+        best = order[is_listed[order]][:n]
         is_last = unproven[best] & (not rules.explore)
         return ListedItems(items[best], probability[best], score[best], is_last)

@@ -100,12 +100,12 @@ class QuoteSource:
             quotes += [signed.quote(text, liked=False) for text in signed.note.dislikes]
         if not self._quote_captions:
             return quotes
-        dataset, own = self._dataset, self._live_captions.get(item, [])
+        dataset, captions = self._dataset, self._live_captions.get(item, [])
         # Captions that came with the data, or else those of the photos.
         if item < len(dataset.data.items):
             texts = dataset.item_captions[item] or self._captions_of(dataset.item_photos[item])
-            own = texts + own
-        quotes += [Quote(text, "", liked=True, photo=True) for text in own]
+            captions = texts + captions
+        quotes += [Quote(text, "", liked=True, photo=True) for text in captions]
         # Live reviews, whose notes come last, have no photos.
         for row, signed in zip(self._latest_rows("item", item), notes, strict=False):
             texts = dataset.review_captions[row] or self._captions_of(dataset.photos[row])

@@ -101,15 +101,15 @@ class ReasonFinder:
         similarity = self._similar(liked, item)
         order = np.argsort(-similarity, kind="stable")
         nearest = liked[order][: min(5, (similarity > 0).sum())]
-        others = np.setdiff1d(self._likers(item), [-1 if tastes.user is None else tastes.user])
-        together = {code: np.intersect1d(self._likers(code), others) for code in nearest.tolist()}
+        likers = np.setdiff1d(self._likers(item), [-1 if tastes.user is None else tastes.user])
+        together = {code: np.intersect1d(self._likers(code), likers) for code in nearest.tolist()}
         # A single user who liked both may be chance.
         chosen = [code for code, users in together.items() if len(users) > 1][:2]
         count = 0
         if chosen:
             count = len(np.unique(np.concatenate([together[code] for code in chosen])))
-            both = "either" if len(chosen) > 1 else "it"
-            end = f": {count} others who liked {both} liked this too"
+            pronoun = "either" if len(chosen) > 1 else "it"
+            end = f": {count} others who liked {pronoun} liked this too"
         else:
             # Of restaurants 6 in 100 pairs are nearer; below, a likeness would not be seen.
             if similarity.max() < 0.3:

@@ -98,16 +98,15 @@ class Recommender(PersistentModel):
             liked: ids or names of items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
-            max_fpr: only items so probable that at most this share of the dislikes would pass, which
-                may be fewer than n; 1 leaves out none.
+            max_fpr: only items so probable that at most this share of dislikes would pass; 1: all.
             caution: by default the setting of the fit; at 0 only the choice or match counts.
-            diversity: from 0 to 1, how much items that differ from those above them are preferred.
-            explore: whether every third place is for an item that nobody has rated, if there are any;
-                by default these stand last, and among items that match words, like others.
+            diversity: from 0 to 1, how much items unlike those above them are preferred.
+            explore: whether every third place is for an item that nobody has rated; by default
+                these stand last, but among items that match words, like others.
 
         Returns:
-            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`; and with
-            `explore` whether nobody has rated the item, as `unproven`.
+            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`; with
+            `explore` also `unproven`, whether nobody has rated the item.
 
         Raises a DataError for not just one of user, likes, and liked, for a liked item that is
         unknown, or whose name several have, and for a bound or a caution that is out of range.
@@ -117,7 +116,8 @@ class Recommender(PersistentModel):
         view, inputs = state.find_user(user, wish, liked)
         basis, limit = self._basis(view, wish, liked), 10 * n if diversity else n
         listed = state.list_maker.top_items(view, basis, limit, rules, inputs, allowed)
-        listed = self._diversify(listed, n, diversity) if diversity else listed
+        if diversity:
+            listed = self._diversify(listed, n, diversity)
         table = state.catalog.describe(listed.items)
         if explore:
             unproven = state.scorer.inputs.item.has_no_rating(listed.items)

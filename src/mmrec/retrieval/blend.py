@@ -34,8 +34,8 @@ def propose(
     user has not visited, unless these may be in lists, too. `input_names` says what the inputs are;
     `by_texts` they are those of users whose visits are not known.
     """
-    known = histories.texts_alone() if by_texts else histories
-    scores = torch.from_numpy(proposers.scores(known))
+    evidence = histories.texts_alone() if by_texts else histories
+    scores = torch.from_numpy(proposers.scores(evidence))
     visits = histories.visits.tocoo()
     visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
     mean = scores.mean(2, keepdim=True)
@@ -51,33 +51,34 @@ def propose(
     # Of the candidates alone, since this is the largest array.
     scale = deviation[:, user, 0] + 1e-9
     standard = ((scores[:, user, item] - mean[:, user, 0]) / scale).clamp(-3, 12)
-    inputs = _inputs(proposers, known, pairs, standard, log_rank[:, user, item])
+    inputs = _inputs(proposers, evidence, pairs, standard, log_rank[:, user, item])
     return pairs.T, inputs
 
 
 def _rank(scores: Tensor, proposed: int) -> tuple[Tensor, Tensor]:
     """(proposers, b, m) logs of ranks by each proposer, and (b, m) whether any proposes the item."""
-    kept, last = min(max(_MAX_RANK, proposed), scores.shape[2]), float(np.log1p(_MAX_RANK))
+    depth = min(max(_MAX_RANK, proposed), scores.shape[2])
+    last = float(np.log1p(_MAX_RANK))
     log_rank = torch.full(scores.shape, last)
     is_candidate = torch.zeros(scores.shape[1:], dtype=torch.bool)
-    ranks = torch.arange(kept).float().log1p().clamp(max=last)
+    ranks = torch.arange(depth).float().log1p().clamp(max=last)
     for position, of_items in enumerate(scores):
-        best = of_items.topk(kept, dim=1).indices
-        log_rank[position].scatter_(1, best, ranks.expand(len(best), kept))
+        best = of_items.topk(depth, dim=1).indices
+        log_rank[position].scatter_(1, best, ranks.expand(len(best), depth))
         is_candidate.scatter_(1, best[:, :proposed], True)
     return log_rank, is_candidate
 
 
 def _inputs(
-    proposers: Proposers, known: Histories, pairs: Tensor, standard: Tensor, log_rank: Tensor
+    proposers: Proposers, histories: Histories, pairs: Tensor, standard: Tensor, log_rank: Tensor
 ) -> Tensor:
     """(c, p) inputs of (2, c) users and items, from (proposers, c) standard scores and log ranks."""
     user, item = pairs
     popularity = torch.from_numpy(proposers.popularity)[item, None]
     like_share = torch.from_numpy(proposers.like_share)[item, None]
-    visit_count = torch.from_numpy(np.diff(known.visits.indptr))[user, None]
+    visit_count = torch.from_numpy(np.diff(histories.visits.indptr))[user, None]
     has_history = (visit_count > 0).float()
-    has_texts = (1 - has_history) * torch.from_numpy(known.topics.any(1))[user, None]
+    has_texts = (1 - has_history) * torch.from_numpy(histories.topics.any(1))[user, None]
     length = visit_count.log1p() - _TYPICAL_HISTORY
     of_item = torch.cat([like_share, popularity, popularity**2], dim=1)
     of_proposers = torch.cat([standard, log_rank]).T

@@ -21,8 +21,8 @@ def limit_histories(visits: csr_matrix, rng: np.random.Generator) -> csr_matrix:
     if count.max(initial=0) <= _MAX_HISTORY:
         return visits
     share = np.repeat(_MAX_HISTORY / np.maximum(count, 1), count)
-    pairs, kept = visits.tocoo(), rng.random(visits.nnz) < share
-    return visit_matrix(pairs.row[kept], pairs.col[kept], visits.shape)
+    pairs, is_counted = visits.tocoo(), rng.random(visits.nnz) < share
+    return visit_matrix(pairs.row[is_counted], pairs.col[is_counted], visits.shape)
 
 
 def co_visit_similarity(visits: csr_matrix, shrinkage: float = 20.0) -> csr_matrix:
@@ -37,10 +37,10 @@ def co_visit_similarity(visits: csr_matrix, shrinkage: float = 20.0) -> csr_matr
     to_users = csr_matrix(visits.T @ diags_array(user_weight))
     blocks: list[csr_matrix] = []
     for items in _item_blocks(visits):
-        both = (to_users[items] @ visits).tocoo()  # (b, m)
-        scale = count[items[both.row]] ** 0.7 * count[both.col] ** 0.3 + shrinkage
-        both.data /= scale.astype(np.float32)
-        blocks.append(_highest(both.tocsr(), items, _NEIGHBORS))
+        together = (to_users[items] @ visits).tocoo()  # (b, m)
+        scale = count[items[together.row]] ** 0.7 * count[together.col] ** 0.3 + shrinkage
+        together.data /= scale.astype(np.float32)
+        blocks.append(_highest(together.tocsr(), items, _NEIGHBORS))
     return csr_matrix(vstack(blocks))
 
 
@@ -53,7 +53,8 @@ def walk_similarity(visits: csr_matrix, alpha: float = 0.7) -> csr_matrix:
     to_items = csr_matrix(diags_array(user_count**-alpha) @ visits)
     blocks: list[csr_matrix] = []
     for items in _item_blocks(visits):
-        blocks.append(_highest((to_users[items] @ to_items).astype(np.float32), items, _NEIGHBORS))
+        walks = (to_users[items] @ to_items).astype(np.float32)
+        blocks.append(_highest(walks, items, _NEIGHBORS))
     return csr_matrix(vstack(blocks))
 
 
@@ -65,16 +66,16 @@ def text_similarity(directions: np.ndarray) -> csr_matrix:
     size, described = len(directions), np.flatnonzero(directions.any(axis=1))
     if not len(described):
         return csr_matrix((size, size), dtype=np.float32)
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for items, others in _text_blocks(directions[described]):
-        items, others = described[items], described[others]
-        cosine = directions[items] @ directions[others].T  # (b, o)
-        cosine[items[:, None] == others] = 0
-        kept = min(_TEXT_NEIGHBORS, len(others))
-        nearest = np.argpartition(-cosine, kept - 1, axis=1)[:, :kept]  # (b, kept)
+    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for items, pool in _text_blocks(directions[described]):
+        items, pool = described[items], described[pool]
+        cosine = directions[items] @ directions[pool].T  # (b, o)
+        cosine[items[:, None] == pool] = 0
+        limit = min(_TEXT_NEIGHBORS, len(pool))
+        nearest = np.argpartition(-cosine, limit - 1, axis=1)[:, :limit]  # (b, limit)
         value = np.maximum(np.take_along_axis(cosine, nearest, axis=1), 0)
-        parts.append((value.ravel(), others[nearest].ravel(), np.repeat(items, kept)))
-    values, nearest, items = map(np.concatenate, zip(*parts, strict=True))
+        blocks.append((value.ravel(), pool[nearest].ravel(), np.repeat(items, limit)))
+    values, nearest, items = map(np.concatenate, zip(*blocks, strict=True))
     return csr_matrix((values, (nearest, items)), (size, size))
 
 
@@ -99,11 +100,11 @@ def _text_blocks(directions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
     count = np.bincount(cell, minlength=cells)
     members = np.split(np.argsort(cell, kind="stable"), np.cumsum(count)[:-1])
     for rows, cosine in zip(members, centers @ centers.T, strict=True):
-        near = np.argsort(-cosine, kind="stable")
-        near = near[: np.searchsorted(np.cumsum(count[near]), limit) + 1]
-        others = np.concatenate([members[cell] for cell in near])[:limit]
+        nearest = np.argsort(-cosine, kind="stable")
+        nearest = nearest[: np.searchsorted(np.cumsum(count[nearest]), limit) + 1]
+        pool = np.concatenate([members[cell] for cell in nearest])[:limit]
         for block in np.array_split(rows, 1 + len(rows) * limit // _BLOCK_CELLS):
-            yield block, others
+            yield block, pool
 
 
 def _item_blocks(visits: csr_matrix) -> Iterator[np.ndarray]:
@@ -115,14 +116,13 @@ def _item_blocks(visits: csr_matrix) -> Iterator[np.ndarray]:
     yield from np.split(np.arange(len(pairs)), np.flatnonzero(np.diff(block)) + 1)
 
 
-def _highest(similarity: csr_matrix, items: np.ndarray, kept: int) -> csr_matrix:
-    """The `kept` highest of each row of (b, m) similarities of items, without the item itself."""
+def _highest(similarity: csr_matrix, items: np.ndarray, limit: int) -> csr_matrix:
+    """The `limit` highest of each row of (b, m) similarities of items, without the item itself."""
     pairs = similarity.tocoo()
-    other = items[pairs.row] != pairs.col
-    row, column, value = pairs.row[other], pairs.col[other], pairs.data[other]
+    is_other = items[pairs.row] != pairs.col
+    row, column, value = pairs.row[is_other], pairs.col[is_other], pairs.data[is_other]
     order = np.lexsort((-value, row))
     row, column, value = row[order], column[order], value[order]
-    count = np.bincount(row, minlength=len(items))
-    rank = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    best = rank < kept
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    best = rank < limit
     return csr_matrix((value[best], (row[best], column[best])), similarity.shape)

@@ -9,7 +9,7 @@ RANKS = (56, 128)
 """Numbers of factors by which items are scored: few find what is popular among alike users, many
 what is special."""
 _ROUNDS = 8
-_USER_POWER, _ITEM_POWER = 0.3, 0.5  # by which frequent visitors and visited items count less
+_USER_POWER, _ITEM_POWER = 0.3, 0.5  # by which the frequent count less
 
 
 def fit_item_factors(visits: csr_matrix, seed: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def fit_item_factors(visits: csr_matrix, seed: int) -> np.ndarray:
 
     A visit of a user with n visits to an item with m of them counts n^-.3 m^-.5.
     """
-    from sklearn.utils.extmath import randomized_svd  # slow to import, and not for serving
+    from sklearn.utils.extmath import randomized_svd  # slow to import
 
     # With as many factors as items, only visited items would have scores.
     size = max(1, min(RANKS[-1], min(visits.shape) // 2))
@@ -25,7 +25,8 @@ def fit_item_factors(visits: csr_matrix, seed: int) -> np.ndarray:
         return np.zeros((visits.shape[1], size), dtype=np.float32)
     user_count = np.maximum(np.asarray(visits.sum(1)).ravel(), 1)
     item_count = np.maximum(np.asarray(visits.sum(0)).ravel(), 1)
-    scaled = diags_array(user_count**-_USER_POWER) @ visits @ diags_array(item_count**-_ITEM_POWER)
+    scaled = diags_array(user_count**-_USER_POWER) @ visits
+    scaled = scaled @ diags_array(item_count**-_ITEM_POWER)
     vectors = randomized_svd(scaled, size, n_iter=_ROUNDS, random_state=seed)[2]
     return np.ascontiguousarray(vectors.T, dtype=np.float32)
 

@@ -92,8 +92,8 @@ class Histories:
 
     def texts_alone(self) -> Histories:
         """The same users, as if their visits were not known."""
-        nothing = csr_matrix(self.visits.shape, dtype=np.float32)
-        return Histories(nothing, nothing, self.topics)
+        no_visits = csr_matrix(self.visits.shape, dtype=np.float32)
+        return Histories(no_visits, no_visits, self.topics)
 
 
 def visit_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> csr_matrix:

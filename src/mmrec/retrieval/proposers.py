@@ -28,7 +28,7 @@ class Proposers:
     similarities: Mapping[str, csr_matrix]
     item_factors: np.ndarray  # (m, f)
     topics: np.ndarray  # (m, t) sums over the texts about each item
-    visitor_topics: np.ndarray  # (m, t) sums over what its visitors write about other items
+    visitor_topics: np.ndarray  # (m, t) sums over what visitors write about others
     visit_count: np.ndarray  # (m,)
     like_count: np.ndarray  # (m,)
 
@@ -129,8 +129,8 @@ def _other_topics(visits: Visits, user_topics: np.ndarray) -> np.ndarray:
 
     Each of those who write of others counts as a direction, in deviation from their mean.
     """
-    others = user_topics[visits.user] - visits.topics
-    rows = np.flatnonzero(np.linalg.norm(others, axis=1) > NOISE)
-    directions = unit_rows(others[rows])
+    other_topics = user_topics[visits.user] - visits.topics
+    rows = np.flatnonzero(np.linalg.norm(other_topics, axis=1) > NOISE)
+    directions = unit_rows(other_topics[rows])
     mean = directions.sum(0) / max(len(rows), 1)
     return sum_topics(visits.item[rows], directions - mean, visits.items)

@@ -43,12 +43,12 @@ class Retrieval:
             for number in range(_FOLDS):
                 proposers = Proposers.fit(visits.rows(fold != number), seed)
                 histories = Histories.from_visits(visits.rows(fold != number))
-                wanted = visits.rows((fold == number) & visits.liked)
-                returning = wanted.rows(np.diff(histories.visits.indptr)[wanted.user] > 0)
+                targets = visits.rows((fold == number) & visits.liked)
+                returning = targets.rows(np.diff(histories.visits.indptr)[targets.user] > 0)
                 by_visits += _training_lists(proposers, histories, returning, rng)
                 unknown = replace(histories, topics=np.zeros_like(histories.topics))
-                for known in (histories, unknown):
-                    by_texts += _training_lists(proposers, known, wanted, rng, by_texts=True)
+                for shown in (histories, unknown):
+                    by_texts += _training_lists(proposers, shown, targets, rng, by_texts=True)
                 advance(1)
             proposers = Proposers.fit(visits, seed)
             advance(1)
@@ -78,8 +78,8 @@ class Retrieval:
             score = inputs @ torch.from_numpy(self.weights)
             user, item = pairs.T.numpy()  # sorted by user
             ends = np.cumsum(np.bincount(user, minlength=len(rows)))[:-1]
-            both = zip(np.split(item, ends), np.split(score.numpy(), ends), strict=True)
-            for items, scores in both:
+            by_user = zip(np.split(item, ends), np.split(score.numpy(), ends), strict=True)
+            for items, scores in by_user:
                 best = np.argsort(-scores, kind="stable")[:limit]
                 lists.append((items[best], scores[best]))
         return lists
@@ -126,41 +126,40 @@ class Retrieval:
         return cls(axes, proposers, arrays["weights"])
 
 
-# List numbers of candidates, from 0 on; their inputs; and 1 for the wanted ones.
+# List numbers of candidates, from 0 on; their inputs; and 1 for the chosen ones.
 _TrainingList = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _training_lists(
     proposers: Proposers,
     histories: Histories,
-    wanted: Visits,
+    targets: Visits,
     rng: np.random.Generator,
     *,
     by_texts: bool = False,
 ) -> list[_TrainingList]:
-    """Candidates of users who want some of them, proposed `by_texts` alone or by visits, too."""
+    """Candidates of users who chose some of them, proposed `by_texts` alone or by visits, too."""
     limit = _TEXT_LISTS_PER_FOLD if by_texts else _LISTS_PER_FOLD
-    users = rng.permutation(np.unique(wanted.user))[:limit]
-    targets = wanted.user * wanted.items + wanted.item
-    parts: list[_TrainingList] = []
+    users = rng.permutation(np.unique(targets.user))[:limit]
+    target_pairs = targets.user * targets.items + targets.item
+    lists: list[_TrainingList] = []
     batch = max(1, _BATCH_CELLS // max(proposers.items, 1))
     for start in range(0, len(users), batch):
         block = users[start : start + batch]
         pairs, inputs = propose(proposers, histories.rows(block), by_texts=by_texts)
         user, item = pairs.numpy().T
-        chosen = np.isin(block[user] * wanted.items + item, targets)
-        # All that are wanted, and random others, of lists that have any of them.
+        chosen = np.isin(block[user] * targets.items + item, target_pairs)
+        # All that were chosen, and random others, of lists where any was.
         priority = np.where(chosen, -1.0, rng.random(len(chosen)))
         order = np.lexsort((priority, user))
-        count = np.bincount(user, minlength=len(block))
-        rank = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+        rank = np.arange(len(user)) - np.searchsorted(user, user)  # `user` is sorted
         has_target = np.bincount(user, weights=chosen, minlength=len(block)) > 0
-        kept = order[(rank < _CANDIDATES_PER_LIST) & has_target[user[order]]]
-        if len(kept):
-            number = np.unique(user[kept], return_inverse=True)[1]
-            flags = torch.from_numpy(chosen[kept].astype(np.float32))
-            parts.append((torch.from_numpy(number), inputs[kept], flags))
-    return parts
+        sampled = order[(rank < _CANDIDATES_PER_LIST) & has_target[user[order]]]
+        if len(sampled):
+            number = np.unique(user[sampled], return_inverse=True)[1]
+            flags = torch.from_numpy(chosen[sampled].astype(np.float32))
+            lists.append((torch.from_numpy(number), inputs[sampled], flags))
+    return lists
 
 
 def _learn_weights(
@@ -172,6 +171,7 @@ def _learn_weights(
     if not training:  # nobody chose a candidate
         return plain_weights
     starts = np.cumsum([0, *(int(lists.max()) + 1 for lists, _, _ in training)])
-    lists = [part[0] + int(start) for part, start in zip(training, starts, strict=False)]
-    inputs, chosen = (torch.cat([part[place] for part in training]) for place in (1, 2))
-    return fit_weights(torch.cat(lists), inputs, chosen, plain_weights)
+    lists, inputs, chosen = zip(*training, strict=True)
+    numbers = [ids + int(start) for ids, start in zip(lists, starts, strict=False)]
+    columns = torch.cat(numbers), torch.cat(inputs), torch.cat(chosen)
+    return fit_weights(*columns, plain_weights)

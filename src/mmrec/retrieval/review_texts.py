@@ -2,20 +2,23 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
 import torch
+from sklearn.preprocessing import normalize
 
 from mmrec.encoder.known_vectors import InformedEncoder
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
 from mmrec.llm.types import PRICE_TAGS, Note
 
-HALF_MENTION = 0.45
-"""Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention."""
-
+# Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention.
+_HALF_MENTION = 0.45
+_INNER_FILLERS = frozenset(
+    ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
+)
 _CHUNK_ROWS = 65_536  # sentences that are in memory as float32
 _PART_REVIEWS = 1000  # live ones, up to which a part is read again with those that come after
 
@@ -27,24 +30,24 @@ class ReviewTexts:
         self, item: np.ndarray, texts: Sequence[str], notes: Sequence[Note], encoder: Encoder
     ) -> None:
         self.item, self._encoder = item, encoder  # (n,) codes of the reviewed items
-        folded, blamed, price = list[str](), list[str](), list[int]()
-        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by folded category
+        plain, blamed, price = list[str](), list[str](), list[int]()
+        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by category
         # Of s sentences: the review, 1 for a like or -1 for a dislike, and below (s, d) vectors.
         sentences, row_of, sign = list[str](), list[int](), list[int]()
         for row, (text, note) in enumerate(zip(texts, notes, strict=True)):
-            folded.append(fold(text))
-            blamed.append(fold("\n".join(note.dislikes)))
+            plain.append(plain_words(text))
+            blamed.append(plain_words("\n".join(note.dislikes)))
             price.append(PRICE_TAGS.index(note.price))
-            for label in map(fold, note.categories):
+            for label in map(plain_words, note.categories):
                 self.labels[label].append(row)
             sentences += [*note.likes, *note.dislikes]
             row_of += [row] * (len(note.likes) + len(note.dislikes))
             sign += [1] * len(note.likes) + [-1] * len(note.dislikes)
-        self._folded = pl.Series(folded, dtype=pl.String)
+        self._texts = pl.Series(plain, dtype=pl.String)
         self._blamed = pl.Series(blamed, dtype=pl.String)
         self._row, self._sign = np.array(row_of, dtype=np.int64), np.array(sign)
         # Builtin notes take the opposite of cheap for expensive, but "not the cheapest" is fair.
-        is_fair = self._folded.str.contains(r"\bnot (?:the cheapest|a bargain)\b").to_numpy()
+        is_fair = self._texts.str.contains(r"\bnot (?:the cheapest|a bargain)\b").to_numpy()
         self.price = np.array(price, dtype=np.int64)
         is_fair = is_fair & (self.price == PRICE_TAGS.index("overpriced"))
         self.price[is_fair] = PRICE_TAGS.index("fair price")
@@ -55,19 +58,30 @@ class ReviewTexts:
             length = np.linalg.norm(block.astype(np.float32), axis=1, keepdims=True)
             block /= np.maximum(length, 1e-3).astype(np.float16)  # a part of `deviation`
         self._deviation = torch.from_numpy(deviation)  # whose float16 products are faster
-        self.weight = np.ones(len(folded))  # (n,) 0 for reviews that no longer count
+        self.weight = np.ones(len(plain))  # (n,) 0 for reviews that no longer count
 
     def withdraw(self, row: int) -> None:
         """Let a review count no longer."""
         self.weight[row] = 0
 
     def mentions(self, pattern: str, *, blamed: bool = True) -> np.ndarray:
-        """(n,) whether reviews mention a pattern in folded words; those that blame it, if wanted."""
-        mentions = self._folded.str.contains(pattern).to_numpy()
+        """(n,) whether reviews mention a pattern in plain words; those that blame it, if wanted."""
+        mentions = self._texts.str.contains(pattern).to_numpy()
         return mentions if blamed else mentions & ~self._blamed.str.contains(pattern).to_numpy()
 
+    def speaks_of(self, phrase: str, texts: Sequence[str]) -> np.ndarray:
+        """(n,) whether other texts mention a phrase or, if none does, mean it."""
+        pattern = re.compile(next(phrase_patterns(content_words(phrase)), plain_words(phrase)))
+        matches = map(pattern.search, map(plain_words, texts))
+        mentions = np.array([*map(bool, matches)], dtype=bool)
+        if mentions.any() or not len(texts):
+            return mentions
+        vectors = self._encoder.encode([phrase, *texts]).astype(np.float32) - self.mean
+        vectors = normalize(vectors)
+        return np.asarray(vectors[1:] @ vectors[0] > _HALF_MENTION)
+
     def has_label(self, label: str) -> np.ndarray:
-        """(n,) whether reviews have a category, in folded words."""
+        """(n,) whether reviews have a category, in plain words."""
         return np.isin(np.arange(len(self.item)), self.labels.get(label, []))
 
     def meaning(self, vector: np.ndarray, blame: float) -> np.ndarray:
@@ -76,7 +90,7 @@ class ReviewTexts:
         direction = vector - self.mean
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
         cosine = (self._deviation @ torch.from_numpy(direction).half()).float().numpy()
-        degree = 1 / (1 + np.exp((HALF_MENTION - cosine) / 0.05))
+        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / 0.05))
         result = np.zeros((2, len(self.item)))
         for total, sign in zip(result, (1, -1), strict=True):
             np.maximum.at(total, self._row[self._sign == sign], degree[self._sign == sign])
@@ -142,13 +156,25 @@ class GrowingTexts:
         self._withdrawn.append(row)
 
 
-def fold(text: str) -> str:
+def plain_words(text: str) -> str:
     """Lower-case words without accents and punctuation."""
     return " ".join(split_words(text))
 
 
-def word_pattern(words: Sequence[str]) -> str:
-    """A pattern that finds some words in folded text, also in other forms ("spicy", "spices")."""
+def content_words(phrase: str) -> list[str]:
+    """The words of a phrase without articles and prepositions."""
+    return [word for word in split_words(phrase) if word not in _INNER_FILLERS]
+
+
+def phrase_patterns(words: Sequence[str]) -> Iterator[str]:
+    """Patterns of a phrase, or all its parts of five words, then of ever shorter parts of it."""
+    for size in range(min(len(words), 5), 0, -1):
+        starts = range(len(words) - size + 1)
+        yield "|".join(_word_pattern(words[start : start + size]) for start in starts)
+
+
+def _word_pattern(words: Sequence[str]) -> str:
+    """A pattern that finds some words in plain text, also in other forms ("spicy", "spices")."""
     parts = []  # not \w, which is so large a class that few words would fill all memory
     for word in words:
         stem = re.sub(r"(?:ies|es|s|y)$", "", word) if len(word) > 4 else word.removesuffix("s")

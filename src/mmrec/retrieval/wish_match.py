@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import methodcaller
@@ -14,13 +14,16 @@ from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.lexicon import Lexicon, split_words
+from mmrec.llm.lexicon import Lexicon
 from mmrec.llm.types import PRICE_TAGS, PriceTag, Wish
-from mmrec.retrieval.review_texts import HALF_MENTION, GrowingTexts, ReviewTexts, fold, word_pattern
-
-_INNER_FILLERS = frozenset(
-    ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
+from mmrec.retrieval.review_texts import (
+    GrowingTexts,
+    ReviewTexts,
+    content_words,
+    phrase_patterns,
+    plain_words,
 )
+
 _CLEAR_MATCH = 4.0  # log-odds; between better matches the probability of a like decides
 _SOFT_FLOOR = 0.1  # what is left of a probability where a quality or the price is missing
 _TAG_SHARE = 0.05  # of an item's reviews, from which on a category is one of its tags
@@ -35,7 +38,7 @@ _MENTION_LIMITS, _LABEL_LIMITS, _MEANING_LIMITS = (-3, 6), (-4, 6), (-2, 4)
 _LABEL_WEIGHT, _MEANING_WEIGHT, _FEEDBACK_WEIGHT = 0.7, 0.5, 4.0
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
 _ENOUGH_MENTIONS = 2  # with more, shorter parts of the phrase are not looked for
-_THING_LIMIT, _QUALITY_LIMIT = 8.0, 3.0  # of all evidence: a quality ("quiet") matters less
+_THING_LIMIT, _QUALITY_LIMIT = 8.0, 3.0  # of all evidence; quality: "quiet"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class WishMatch:
 class WishItems:
     """What is known of m items besides their reviews."""
 
-    names: pl.Series  # (m,) of every item, folded
+    names: pl.Series  # (m,) of every item, as plain words
     by_name: Mapping[str, Sequence[int]]  # codes of the items that a wish names
     price_votes: np.ndarray  # (m, 4) by `PRICE_TAGS`; used where notes have none
     gist_similarity: Callable[[Sequence[int]], np.ndarray]  # (m,) of all items to some
@@ -77,17 +80,11 @@ class WishMatcher:
 
     def is_phrase(self, phrase: str) -> bool:
         """Whether at least two reviews use some words as they stand."""
-        return int(self._texts[0].mentions(rf"\b{re.escape(fold(phrase))}\b").sum()) > 1
+        return int(self._texts[0].mentions(rf"\b{re.escape(plain_words(phrase))}\b").sum()) > 1
 
     def speaks_of(self, phrase: str, texts: Sequence[str]) -> np.ndarray:
         """(n,) whether texts mention a phrase or, if none does, mean it."""
-        pattern = re.compile(next(_patterns(_content_words(phrase)), fold(phrase)))
-        mentions = np.array([pattern.search(fold(text)) is not None for text in texts], dtype=bool)
-        if mentions.any() or not len(texts):
-            return mentions
-        vectors = self._encoder.encode([phrase, *texts]).astype(np.float32) - self._texts[0].mean
-        vectors = normalize(vectors)
-        return np.asarray(vectors[1:] @ vectors[0] > HALF_MENTION)
+        return self._texts[0].speaks_of(phrase, texts)
 
     def match(self, wish: Wish, items: WishItems) -> WishMatch:
         """Match all items: the product of the probabilities of all that is wanted, and not.
@@ -102,7 +99,7 @@ class WishMatcher:
             if not (has_it > 0.5).any():
                 unmatched.append(phrase)
                 has_it = 0.5 + has_it / 2  # little tells items apart
-            is_quality = not self._find_labels(_content_words(phrase))
+            is_quality = not self._find_labels(content_words(phrase))
             probability *= _soften(has_it) if is_quality and len(wish.wanted) > 1 else has_it
             wanted_votes += self._label_votes(phrase, size)
         for phrase in wish.unwanted:
@@ -136,12 +133,12 @@ class WishMatcher:
         their keywords, and likes that mean it. What is disliked about an item shows that the item
         has it, unless the phrase names a quality ("quiet") and no thing ("ramen").
         """
-        size, words = len(names), _content_words(phrase)
+        size, words = len(names), content_words(phrase)
         reviews = self._review_count(size)
         labels = self._find_labels(words)
         is_thing = bool(labels) or not wanted
         mentions = np.zeros(size)
-        for pattern in _patterns(words):
+        for pattern in phrase_patterns(words):
             mentioned = self._count(size, methodcaller("mentions", pattern, blamed=is_thing))
             in_name = names.str.contains(pattern).to_numpy()
             mentions += mentioned + _NAME_MENTIONS * in_name
@@ -211,7 +208,7 @@ class WishMatcher:
     def _label_votes(self, phrase: str, size: int) -> np.ndarray:
         """(m,) reviews of the category among those that a phrase names that most reviews have."""
         votes = np.zeros(size)
-        for label in self._find_labels(_content_words(phrase)):
+        for label in self._find_labels(content_words(phrase)):
             votes = np.maximum(votes, self._count(size, methodcaller("has_label", label)))
         return votes
 
@@ -219,7 +216,7 @@ class WishMatcher:
         """Categories of reviews that are named by the words, or have them as keywords."""
         named = {" ".join(words)}
         for _, _, indices in self._lexicon.keywords.find([*words]):
-            named |= {fold(self._lexicon.labels[index]) for index in indices}
+            named |= {plain_words(self._lexicon.labels[index]) for index in indices}
         return sorted(named.intersection(chain(*(texts.labels for texts in self._texts))))
 
     def _likeness(self, codes: Sequence[int], items: WishItems) -> np.ndarray:
@@ -264,18 +261,6 @@ def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
 def _soften(probability: np.ndarray) -> np.ndarray:
     """Probabilities of what matters less than a dish, where no item has both."""
     return np.asarray(_SOFT_FLOOR + (1 - _SOFT_FLOOR) * probability)
-
-
-def _content_words(phrase: str) -> list[str]:
-    return [word for word in split_words(phrase) if word not in _INNER_FILLERS]
-
-
-def _patterns(words: Sequence[str]) -> Iterator[str]:
-    """Patterns of a phrase, or all its parts of five words, then of ever shorter parts of it, which are
-    looked for if need be."""
-    for size in range(min(len(words), 5), 0, -1):
-        starts = range(len(words) - size + 1)
-        yield "|".join(word_pattern(words[start : start + size]) for start in starts)
 
 
 def _mixture_log_odds(count: np.ndarray, trials: np.ndarray) -> np.ndarray:
