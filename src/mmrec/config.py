@@ -180,8 +180,9 @@ class ServeConfig(_Settings, title="Service"):
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on."""
     allowed_hosts: str = ""
-    """Names, divided by commas, by which browsers may reach a service without keys, besides those of
-    loopback and --host; `*.example.com` stands for all below that, `*` for any."""
+    """Names, as in `a.org,*.b.org`, that a service without keys has besides those of loopback and --host."""
+    forwarded_allow_ips: str | None = None
+    """Proxies whose `X-Forwarded-For` and `-Proto` are believed, as in `10.0.0.2,10.1.0.0/16`."""
     workers: int = Field(1, ge=1)
     """Number of worker processes; they share live reviews."""
     database: str | None = None
@@ -190,10 +191,18 @@ class ServeConfig(_Settings, title="Service"):
     """File with one API key per line; `/v1` then requires one, as `Authorization: Bearer KEY`."""
     per_minute: int = Field(600, ge=1)
     """Requests per minute that one client may send to one worker."""
+    max_connections: int = Field(1000, ge=8)
+    """Connections of one worker; with one more, that which has waited longest is closed."""
+    client_seconds: float = Field(10.0, gt=0)
+    """Seconds that a client may take to send headers, and to read on; six times as many for a body."""
     max_body: int = Field(65_536, ge=1024)
     """Maximal size in bytes of a request."""
     max_photo: int = Field(10_000_000, ge=1024)
     """Maximal size in bytes of a request with a photo."""
+    metrics: bool = True
+    """Whether `/metrics` is there, for everybody who reaches the service."""
+    openapi: bool = True
+    """Whether `/openapi.json`, which describes the API, is there."""
     sentences: bool = False
     """Whether a language model writes a sentence for every reason, while visitors wait."""
 
@@ -246,18 +255,15 @@ class Config(_Settings, title="General"):
         """What must be known of these settings to read the figures of a model, in Markdown."""
         policy, texts = self.evidence.policy, []
         if self.training.select == "test":
-            text = "the epochs were chosen on test rows, as in the paper: these figures flatter"
-            texts.append(text)
+            texts += ["the epochs were chosen on test rows, as in the paper: these figures flatter"]
         if policy in ("leave_one_out", "all"):
             texts.append(f"evidence policy `{policy}` leaks the label into training rows")
         if policy == "past":
-            text = (
-                "under `past`, train rows see earlier validation rows, by which the epoch is chosen"
-            )
-            texts.append(text)
+            seen = "earlier validation rows, by which the epoch is chosen"
+            texts.append(f"under `past`, train rows see {seen}")
         if self.evidence.summaries == "all" and self.annotation.strategy == "summary":
             text = "summaries are made of all known reviews, a row's own among them"
-            texts.append(f"{text}: they leak the label")
+            texts += [f"{text}: they leak the label"]
         return texts
 
 

@@ -4,7 +4,13 @@ import json
 import logging
 import re
 
+import pytest
+
+from mmrec.errors import ConfigError
 from serving import service_in_process, serving
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+from mmrec.service.app import read_keys
 
 
 def test_the_api_wants_one_of_the_keys(model, tmp_path, caplog):
@@ -24,6 +30,48 @@ def test_the_api_wants_one_of_the_keys(model, tmp_path, caplog):
         assert "security" not in paths["/ready"]["get"]
     assert "401" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_guesses_of_keys_are_few_right_or_wrong(model, tmp_path):
+    (tmp_path / "keys").write_text("open-sesame")
+    with service_in_process(model, keys=tmp_path / "keys", per_minute=20) as service:
+        guesses = [f"Bearer {number}" for number in range(30)] + ["Bearer open-sesame"]
+        answers = [service.client.get("/v1/users/u", headers={"Authorization": guess}) for guess in guesses]
+        statuses = [answer.status_code for answer in answers]
+        assert statuses[:20] == [401] * 20
+        assert statuses[21:] == [429] * 10
+        assert answers[-1].headers["Retry-After"]
+
+
+def test_right_keys_of_one_address_have_their_own_limits(model, tmp_path):
+    (tmp_path / "keys").write_text("\n".join(f"key-{number}" for number in range(5)))
+    with service_in_process(model, keys=tmp_path / "keys", per_minute=20) as service:
+        keys = [{"Authorization": f"Bearer key-{number % 5}"} for number in range(80)]
+        assert {service.client.get("/v1/users/u", headers=sent).status_code for sent in keys} == {200}
+
+
+def test_metrics_and_the_document_can_be_closed(model, item):
+    with service_in_process(model, metrics=False, openapi=False) as service:
+        for path, status in (
+            ("/metrics", 404),
+            ("/openapi.json", 404),
+            (f"/v1/items/{item}", 200),
+            ("/", 200),
+        ):
+            assert service.client.get(path).status_code == status
+
+
+def test_a_key_file_may_begin_with_a_mark_and_names_lines_that_are_no_keys(tmp_path):
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbffirst\r\n# second\r\n third \r\n")
+    assert read_keys(tmp_path / "keys") == ["first", "third"]
+    for key in ("schlüssel", "two words", "tab\tbed", "bell\a"):
+        (tmp_path / "keys").write_text(f"first\n{key}\n", "utf-8")
+        with pytest.raises(ConfigError, match="line 2 has") as refused:
+            read_keys(tmp_path / "keys")
+        assert key not in str(refused.value)
+    (tmp_path / "keys").write_text("first", "utf-16")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_keys(tmp_path / "keys")
 
 
 def test_every_client_has_a_rate_limit_of_its_own(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from mmrec.cli.options import Model
@@ -19,6 +20,7 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
         import uvicorn
 
         from mmrec.service.app import open_live_store, read_keys
+        from mmrec.service.connections import LimitedProtocol, connection_limits
     except ImportError as error:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
@@ -34,12 +36,19 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     os.environ["MMREC_SERVED_MODEL"] = str(model)
     os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
+    _start_log()
+    most, backlog = connection_limits(config.max_connections)
+    protocol = partial(LimitedProtocol, seconds=config.client_seconds, most=most)
     uvicorn.run(
         "mmrec.cli.serve:create_worker_app",
         factory=True,
         host=config.host,
         port=config.port,
         workers=config.workers,
+        forwarded_allow_ips=config.forwarded_allow_ips,
+        http=protocol,  # type: ignore[arg-type]
+        backlog=backlog,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -55,6 +64,14 @@ def create_worker_app() -> object:
 
     # Each thread that handles requests would start OpenMP threads of its own, which wait busily.
     torch.set_num_threads(1)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _start_log()
     config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])
     return create_app(Path(os.environ["MMREC_SERVED_MODEL"]), config)
+
+
+def _start_log() -> None:
+    from mmrec.service.connections import OncePerSecond
+
+    handler = logging.StreamHandler()
+    handler.addFilter(OncePerSecond())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])

@@ -10,7 +10,7 @@ from mmrec.service.recommendations import RecommendationService, current_service
 from mmrec.service.schemas import IdInPath, error_responses
 
 router = APIRouter(
-    prefix="/v1", tags=["v1"], responses=error_responses(401, 403, 413, 422, 429, 503)
+    prefix="/v1", tags=["v1"], responses=error_responses(401, 403, 408, 413, 422, 429, 503)
 )
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,7 +44,12 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(
-        title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="mmrec",
+        version=mmrec.__version__,
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if config.openapi else None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(RequestGuard, keys=keys, limits=config, handle_error=_handle_error)
     # The guard checks keys; this dependency only declares them in the OpenAPI document.
@@ -72,7 +78,9 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
     instrumentator.add(_log_request, metrics.default(registry=registry))
     options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
-    instrumentator.instrument(app).expose(app, response_class=PlainTextResponse, **options)
+    instrumentator.instrument(app)
+    if config.metrics:
+        instrumentator.expose(app, response_class=PlainTextResponse, **options)
     return app
 
 
@@ -82,12 +90,21 @@ def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
 
 
 def read_keys(path: Path) -> list[str]:
-    """API keys, one a line but for comments with #; a ConfigError where there is none."""
+    """API keys, one a line but for comments with #; a ConfigError where there is none, or a wrong one."""
     try:
-        lines = map(str.strip, path.read_text().splitlines())
+        lines = path.read_text("utf-8-sig").splitlines()  # some editors begin files with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--keys {path}: cannot be read ({type(error).__name__})") from error
-    if not (keys := [line for line in lines if line and not line.startswith("#")]):
+        problem = f"cannot be read as UTF-8 ({type(error).__name__})"
+        raise ConfigError(f"--keys {path}: {problem}") from error
+    keys = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if re.search(r"[^!-~]", line):
+            problem = f"line {number} has a space or a sign that no request can send as a key"
+            raise ConfigError(f"--keys {path}: {problem}; use letters, digits and -._~+/=")
+        keys.append(line)
+    if not keys:
         raise ConfigError(f"--keys {path}: the file has no key; write one a line")
     return keys
 
@@ -134,4 +151,7 @@ def _log_request(info: metrics.Info) -> None:
         "request_id": info.request.state.request_id,
         "ms": round(1000 * info.modified_duration, 1),
     }
-    log.info(json.dumps(line))
+    # Who is refused may come again at once, and as often as they like.
+    is_refusal = line["status"] in (400, 401, 403, 408, 413, 429, 503)
+    kind = (line["route"], line["status"]) if is_refusal else None
+    log.info(json.dumps(line), extra={"kind": kind})

@@ -178,6 +178,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "An API key is required, if the service was started with keys.",
         403: "A page of another site sends this.",
         404: "The item or page does not exist.",
+        408: "The body took too long.",
         409: "The item exists already.",
         413: "The body is too large.",
         422: "Validation error.",

@@ -1,5 +1,6 @@
 """What every request passes first: API key, rate, size; and headers of responses."""
 
+import asyncio
 import hmac
 import re
 import time
@@ -59,12 +60,20 @@ class RequestGuard:
             if size > max_bytes:
                 raise HTTPException(413, f"the body may have at most {max_bytes} bytes")
 
+        is_received, deadline = False, time.monotonic() + 6 * self._limits.client_seconds
+
         async def receive_limited() -> Message:
             # A client can leave out or understate `Content-Length`, so bytes are counted.
-            nonlocal size
-            message = await receive()
+            nonlocal size, is_received
+            seconds = None if is_received else deadline - time.monotonic()
+            try:
+                message = await asyncio.wait_for(receive(), seconds)
+            except TimeoutError:
+                headers = {"Connection": "close"}
+                raise HTTPException(408, "the body took too long", headers) from None
             size += len(message.get("body", b""))
             check_size(size)
+            is_received = not message.get("more_body", False)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -80,7 +89,7 @@ class RequestGuard:
             if not self._keys:
                 self._browsers.check(scope["method"], headers)
             if scope["path"].startswith("/v1/") and self._keys:
-                client = self._check_key(headers.get("authorization", ""))
+                client = self._check_key(headers.get("authorization", ""), client)
             if scope["path"] not in ("/health", "/ready", "/metrics"):
                 self._take_token(client)
             length = headers.get("content-length", "0")
@@ -92,23 +101,31 @@ class RequestGuard:
             response = await self._handle_error(Request(scope), error)
             await response(scope, receive, send_with_headers)
 
-    def _check_key(self, authorization: str) -> str:
+    def _check_key(self, authorization: str, address: str) -> str:
+        """The key of a request, if it is one; wrong ones use up tokens of the client's address."""
+        self._check_tokens(address)  # before it is compared: guesses are few, right or wrong
         scheme, _, key = map(str.strip, authorization.partition(" "))
         # Compare with every key in constant time, so that the time taken reveals nothing.
         matches = sum(hmac.compare_digest(key.encode(), allowed) for allowed in self._keys)
         if scheme.lower() != "bearer" or not matches:
+            self._take_token(address)
             message = "an API key is required: Authorization: Bearer KEY"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
-        return key
+        return f"key {key}"
 
-    def _take_token(self, client: str) -> None:
-        """Take a token; a bucket has `per_minute`, and is full again in a minute."""
+    def _check_tokens(self, client: str) -> float:
+        """Tokens in a bucket, which has `per_minute` and is full again in a minute; a 429 if none."""
         capacity, now = self._limits.per_minute, time.monotonic()
-        tokens, last_use = self._buckets.pop(client, (float(capacity), now))
+        tokens, last_use = self._buckets.get(client, (float(capacity), now))
         tokens = min(capacity, tokens + (now - last_use) * capacity / 60)
-        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if len(self._buckets) > self.max_clients:
-            self._buckets.popitem(last=False)
         if tokens < 1:
             limit = f"at most {capacity} requests a minute are allowed"
             raise HTTPException(429, f"{limit}; try again later", {"Retry-After": "5"})
+        return tokens
+
+    def _take_token(self, client: str) -> None:
+        tokens = self._check_tokens(client)
+        self._buckets[client] = tokens - 1, time.monotonic()
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > self.max_clients:
+            self._buckets.popitem(last=False)
