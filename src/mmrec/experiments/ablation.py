@@ -82,7 +82,8 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
         dataset.part = prepared.dataset.part
         built = build_features(dataset, prepared.evidence, variant)
         everything = _coalition(FEATURE_GROUPS)
-        probability[f"with {name}"] = _probabilities(prepared, built, [everything])[everything]
+        of_variant = _probabilities(prepared, built, [everything])
+        probability[f"with {name}"] = of_variant[everything]
     label = prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
@@ -210,14 +211,15 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
 def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
     remarks = dict.fromkeys(remark for result in results for remark in result["remarks"])
-    notes = ["one training per row, where `mmrec fit` averages several (--ensemble)", *remarks]
+    training = "one training per row, where `mmrec fit` averages several (--ensemble)"
+    notes = [training, *remarks]
     test = "one seed has no intervals and no p; add --seeds 3"
     if (count := len(results)) > 1:
         test = f"intervals (95%) and p by Student's t over {count} splits of the same "
         test += "reviews (Nadeau & Bengio); p is adjusted for all rows (Holm)"
     notes.insert(0, test)
     if gap := synergy(results):
-        meaning = "above 0 they complement each other, below they hold the same information"
+        meaning = "above 0 they complement each other, below they say the same"
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
         notes.append(f"synergy of text and photos in ROC-AUC: {values}; {meaning}")
     tables = []

@@ -89,7 +89,8 @@ def compare(
     metrics, remarks = dict[str, Metrics](), config.warnings()
     for name in model_names:
         start = time.perf_counter()
-        result = train_model(replace(prepared, config=config.changed("ranker", features=name)))
+        model_config = config.changed("ranker", features=name)
+        result = train_model(replace(prepared, config=model_config))
         seconds[name] = time.perf_counter() - start
         trained[name], probability[name] = result, result.probability
         remarks.extend(_photo_remarks(name, result))
@@ -129,7 +130,8 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     result = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
     candidates = judge_candidates(training, test)
-    curve = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
+    on_valid = prepared.label[split.valid], training.probability[split.valid]
+    curve = threshold_curve(*on_valid)
     lowest: dict[float | None, float] = {None: 0.0}
     lowest |= {max_fpr: curve.for_max_fpr(max_fpr)[0] for max_fpr in _MAX_FPRS}
     # Not by the name of the judge, which may be that of a peer.
@@ -221,7 +223,8 @@ def bootstrap_models(
     """Intervals of every model's metrics on n rows, and the differences of all others from the
     reference; p is corrected for their number (Holm)."""
     intervals: Intervals = {name: {} for name in probability}
-    compared = [name for name in probability if name != reference]
+    compared = [*probability]
+    compared.remove(reference)
     differences: dict[str, dict[str, Difference]] = {name: {} for name in compared}
     with track("assessing", len(probability)) as advance:
         for name, p in probability.items():

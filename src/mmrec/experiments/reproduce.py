@@ -185,9 +185,9 @@ def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference
 def _leak_table(stacks: Stacks) -> ResultTable:
     note = (
         "paper minus honest on the same test rows; 95% intervals over repeats (paired "
-        "t-test) cover the chance of training, not of the data; as picked: by lowest mean "
-        "FPR on test (paper), log loss on valid (honest); paper also trains on the tenth of "
-        "train that is honest's valid"
+        "t-test) cover the chance of training, not of the data; as picked: by lowest "
+        "mean FPR on test (paper), log loss on valid (honest); paper also trains on the "
+        "tenth of train that is honest's valid"
     )
     header = ["model", "settings", "ROC-AUC", "FPR", "accuracy"]
     table = ResultTable("Size of the leak", header, [], notes=[note])

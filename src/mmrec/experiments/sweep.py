@@ -62,7 +62,8 @@ def _with_value(config: Config, over: str, value: str) -> Config:
         return Config.model_validate({**tree, section: {**tree.get(section, {}), name: value}})
     except ValueError as error:
         values = ", ".join(usual)
-        raise ConfigError(f"--over {over} cannot be {value}; usual values are {values}") from error
+        problem = f"--over {over} cannot be {value}"
+        raise ConfigError(f"{problem}; usual values are {values}") from error
 
 
 def _train_and_evaluate(
@@ -125,7 +126,8 @@ def sweep_table(results: SweepResults, over: str) -> ResultTable:
         row = [mean["value"], mean["model"]]
         if mean["seeds"] < seed_count:
             row[0] += f" ({mean['seeds']} of {seed_count})"
-        row += [f"{mean[name]:.4f} ±{mean[f'{name}_error']:.4f}" for name in _METRICS]
+        for name in _METRICS:
+            row.append(f"{mean[name]:.4f} ±{mean[f'{name}_error']:.4f}")
         rows.append(row)
     note = f"test, mean ±standard error over {seed_count} seeds"
     notes = [f"{note}; imbalances without rows: too few dislikes"]

@@ -74,8 +74,8 @@ class ChatClient(LanguageModel):
     def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Ask the server; raises as `complete`, and a ModelError where that would be paid twice."""
         if submitted := self.count_submitted():
-            fault = "submitted by --batch and not collected yet; now they would be paid for twice"
-            remedy = "Run `mmrec annotate` with --batch until they are, or use another --store"
+            fault = "submitted by --batch and not collected; now they would be paid for twice"
+            remedy = "Run `mmrec annotate --batch` until they are, or use another --store"
             raise ModelError(f"{submitted:,} requests were {fault}. {remedy}")
 
         def to_requests() -> NumberedRequests:

@@ -58,7 +58,7 @@ class StatedWish(BaseModel, frozen=True, extra="forbid"):
 class Wish(StatedWish):
     """What somebody looks for."""
 
-    description: str = ""  # a long text, such as reviews, that shows a taste and states no wish
+    description: str = ""  # a long text, as reviews, that shows a taste, no wish
 
     def __str__(self) -> str:
         """What was understood, as in "cheap; not seafood; ramen"; empty if nothing was."""

@@ -29,8 +29,8 @@ _NO_PRICE = PRICE_TAGS.index("none")
 
 
 @dataclass(frozen=True)
-class _Names:
-    """Names of m items."""
+class _NameLookup:
+    """Names of m items, to look items up by."""
 
     plain: pl.Series  # (m,) as `plain_words` makes them; "" without a name
     codes: dict[str, list[int]]  # of the items with each plain name
@@ -51,7 +51,7 @@ class Catalog:
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._lexicon = Lexicon(saved.config.annotation.item_kind)
-        self._names_index: _Names | None = None
+        self._last_lookup: _NameLookup | None = None
         # The share of all tags that one vote has, which may be rounded; a summary has a single vote.
         single_vote = 1 / (1 + PRIOR_PRICE_VOTES)
         self._fewest_votes = 1.01 * single_vote * (saved.config.annotation.strategy == "notes")
@@ -70,7 +70,7 @@ class Catalog:
     def add_name(self, item: int, name: str) -> None:
         """Name an item."""
         self._names[self._items[item]] = name
-        self._names_index = None
+        self._last_lookup = None
 
     def item_name(self, item: int) -> str:
         """The name of an item, or else its id."""
@@ -115,14 +115,14 @@ class Catalog:
 
     def items_called(self, name: str) -> list[int]:
         """Codes of the items with a name; there may be several, or none."""
-        return self._named.codes.get(plain_words(name), [])
+        return self._lookup.codes.get(plain_words(name), [])
 
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos.
 
         Those that name another item are left out: what they praise may be the other.
         """
-        own_name, parser = self._named.plain[item], self._named.parser
+        own_name, parser = self._lookup.plain[item], self._lookup.parser
         quotes = []
         for quote in self.source.quotes(item):
             if all(plain_words(name) in own_name for name in parser.find_names(quote.text)):
@@ -163,9 +163,9 @@ class Catalog:
                 space.update(features.item, items)
 
     @property
-    def _named(self) -> _Names:
+    def _lookup(self) -> _NameLookup:
         """The names of all items, read anew after items were added."""
-        if self._names_index is None or len(self._names_index.plain) != len(self._items):
+        if self._last_lookup is None or len(self._last_lookup.plain) != len(self._items):
             names = [self._names.get(item) or "" for item in self._items]
             plain, codes = [*map(plain_words, names)], defaultdict[str, list[int]](list)
             for code, name in enumerate(plain):
@@ -174,8 +174,8 @@ class Catalog:
             index = NameIndex(filter(None, names))
             parser = WishParser(self._lexicon, index, lambda text: self._matcher.is_phrase(text))
             series = pl.Series(plain, dtype=pl.String)
-            self._names_index = _Names(series, codes, index, parser)
-        return self._names_index
+            self._last_lookup = _NameLookup(series, codes, index, parser)
+        return self._last_lookup
 
     def add_description(self, item: int, text: str, note: Note) -> None:
         """Use a description in the next searches; an item may have several."""
@@ -194,11 +194,11 @@ class Catalog:
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted, read by rules."""
-        return self._named.parser.parse(text)
+        return self._lookup.parser.parse(text)
 
     def resolve_names(self, wish: Wish) -> Wish:
         """A wish in which misspelt names are right; what no item is called becomes a phrase."""
-        index, by_name = self._named.index, self._named.codes
+        index, by_name = self._lookup.index, self._lookup.codes
         fields: dict[str, list[str]] = {"items": [], "similar_to": [], "wanted": [*wish.wanted]}
         for field, names in (("items", wish.items), ("similar_to", wish.similar_to)):
             for name in names:
@@ -217,7 +217,7 @@ class Catalog:
         def gist_similarity(group: Sequence[int]) -> np.ndarray:
             return space.similarity(space.directions(np.array(group)).mean(0))
 
-        items = WishItems(self._named.plain, codes, votes, gist_similarity)
+        items = WishItems(self._lookup.plain, codes, votes, gist_similarity)
         return self._matcher.match(wish, items)
 
     def rank_items(self, query: str) -> np.ndarray:
@@ -250,7 +250,7 @@ class Catalog:
             ids = ", ".join(map(self._items.__getitem__, codes[:5]))
             problem = f"{len(codes)} items have the name {text!r}"
             raise DataError(f"{problem}: name one by its id, as in {ids}")
-        names = self._named.index.near(text) or get_close_matches(text, self._items, 5)
+        names = self._lookup.index.near(text) or get_close_matches(text, self._items, 5)
         remedy = f"did you mean {', '.join(names)}?" if names else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")
 

@@ -22,9 +22,7 @@ from mmrec.recommender.online import Outcome, ReviewChanges
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.recommender.proposals import ListedItems, ListRules
 from mmrec.recommender.state import RecommenderState
-from mmrec.retrieval.histories import Histories
 from mmrec.retrieval.text_neighbors import diversify
-from mmrec.retrieval.wish_match import WishMatch
 
 
 class Recommender(PersistentModel):
@@ -114,10 +112,9 @@ class Recommender(PersistentModel):
         state, rules = self.state, self._rules(seen, max_fpr, caution, explore)
         wish, allowed = self._wish(likes), state.catalog.allowed_items(categories, prices)
         view, inputs = state.find_user(user, wish, liked)
-        basis, limit = self._basis(view, wish, liked), 10 * n if diversity else n
+        basis, limit = state.list_basis(view, wish, liked), 10 * n if diversity else n
         listed = state.list_maker.top_items(view, basis, limit, rules, inputs, allowed)
-        if diversity:
-            listed = self._diversify(listed, n, diversity)
+        listed = self._diversify(listed, n, diversity)
         table = state.catalog.describe(listed.items)
         if explore:
             unproven = state.scorer.inputs.item.has_no_rating(listed.items)
@@ -126,25 +123,12 @@ class Recommender(PersistentModel):
 
     def _diversify(self, listed: ListedItems, n: int, diversity: float) -> ListedItems:
         """The first n items; those that stand last, since nobody has rated them, stay there."""
+        if not diversity:
+            return listed
         rated, last = np.flatnonzero(~listed.is_last), np.flatnonzero(listed.is_last)
         directions = self.state.catalog.space("gist").directions(listed.items[rated])
         chosen = rated[diversify(listed.score[rated], directions, n, diversity)]
         return listed.take(np.append(chosen, last)[:n])
-
-    def _basis(self, view: int, wish: Wish | None, liked: Sequence[str]) -> Histories | WishMatch:
-        """What a list is made from: a history, or how well each item matches a wish."""
-        catalog, maker = self.state.catalog, self.state.list_maker
-        histories, proposers = maker.histories, maker.retrieval.proposers
-        if wish and wish.description:
-            lines = wish.description.splitlines()  # each is read as a review
-            topics = maker.retrieval.axes.topics(lines, self.models.encoder.encode(lines))
-            return histories.of_texts(topics, proposers.items)
-        if wish:
-            return catalog.match(wish)
-        if liked:
-            codes = [catalog.find_item(item) for item in liked]
-            return histories.of_items(codes, proposers.topics)
-        return histories.of_users(np.array([view]), proposers.items)
 
     def recommend_all(
         self,

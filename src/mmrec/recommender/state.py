@@ -17,6 +17,8 @@ from mmrec.recommender.online import OnlineState, ReviewChanges
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.recommender.proposals import ListMaker, UserHistories
 from mmrec.recommender.reasons import ReasonFinder
+from mmrec.retrieval.histories import Histories
+from mmrec.retrieval.wish_match import WishMatch
 
 
 class RecommenderState:
@@ -94,3 +96,20 @@ class RecommenderState:
         # One view of a user beside all items: the table has a single row.
         row = np.zeros(1, dtype=np.int64)
         return 0, RankerInputs(Features(features, online.features.item, row, row))
+
+    def list_basis(
+        self, view: int, wish: Wish | None, liked: Sequence[str]
+    ) -> Histories | WishMatch:
+        """What a list of such a user is made from: a history, or how well each item matches a wish."""
+        catalog, retrieval = self.catalog, self.list_maker.retrieval
+        histories, items = self.list_maker.histories, retrieval.proposers.items
+        if wish and wish.description:
+            lines = wish.description.splitlines()  # each is read as a review
+            topics = retrieval.axes.topics(lines, self._models.encoder.encode(lines))
+            return histories.of_texts(topics, items)
+        if wish:
+            return catalog.match(wish)
+        if liked:
+            codes = [catalog.find_item(item) for item in liked]
+            return histories.of_items(codes, retrieval.proposers.topics)
+        return histories.of_users(np.array([view]), items)

@@ -1,7 +1,5 @@
 """The blend of proposers: a conditional logit, learned from visits that the proposers did not see."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +9,10 @@ from torch import Tensor
 from mmrec.retrieval.histories import Histories
 from mmrec.retrieval.proposers import TEXT_PROPOSERS, Proposers
 
-_PROPOSED, _MAX_RANK = 60, 200  # items that each proposer brings; ranks behind are alike
-_PENALTY, _MIN_TARGETS = 50.0, 30  # of weights; with fewer targets they are not learned
+_PROPOSED = 60  # items that each proposer brings
+_MAX_RANK = 200  # later ranks count as this one
+_PENALTY = 50.0  # of squared weights
+_MIN_TARGETS = 30  # with fewer chosen items no weights are learned
 TEXT_INPUTS = [f"{name} for texts alone" for name in (*TEXT_PROPOSERS, "item visits")]
 TEXT_INPUTS += ["item visits for new users"]
 """Inputs whose plain sum orders items for users without visits, where no weights are learned."""

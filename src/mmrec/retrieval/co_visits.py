@@ -1,7 +1,5 @@
 """Nearness between items, as sparse matrices: what the same people visited, and similar texts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

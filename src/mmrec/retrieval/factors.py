@@ -1,7 +1,5 @@
 """Factors of items: the directions in which visits vary most."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 

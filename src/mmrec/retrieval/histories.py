@@ -40,8 +40,9 @@ class TopicAxes:
 
     def topics(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
         """(n, t) topics of n texts with (n, d) vectors."""
-        topics, rows = np.zeros((len(texts), self.axes.shape[1]), np.float32), _has_words(texts)
-        for chunk in np.array_split(np.flatnonzero(rows), 1 + len(texts) // _CHUNK_ROWS):
+        topics = np.zeros((len(texts), self.axes.shape[1]), np.float32)
+        rows = np.flatnonzero(_has_words(texts))
+        for chunk in np.array_split(rows, 1 + len(texts) // _CHUNK_ROWS):
             topics[chunk] = (vectors[chunk].astype(np.float32) - self.mean) @ self.axes
         return topics
 

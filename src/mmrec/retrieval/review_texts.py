@@ -47,9 +47,9 @@ class ReviewTexts:
         self._blamed = pl.Series(blamed, dtype=pl.String)
         self._row, self._sign = np.array(row_of, dtype=np.int64), np.array(sign)
         # Builtin notes take the opposite of cheap for expensive, but "not the cheapest" is fair.
-        is_fair = self._texts.str.contains(r"\bnot (?:the cheapest|a bargain)\b").to_numpy()
+        is_fair = self._texts.str.contains(r"\bnot (?:the cheapest|a bargain)\b")
         self.price = np.array(price, dtype=np.int64)
-        is_fair = is_fair & (self.price == PRICE_TAGS.index("overpriced"))
+        is_fair = is_fair.to_numpy() & (self.price == PRICE_TAGS.index("overpriced"))
         self.price[is_fair] = PRICE_TAGS.index("fair price")
         vectors = encoder.encode(sentences, "reading opinions")
         self.mean = vectors.mean(0, dtype=np.float32) if len(vectors) else np.float32(0)
@@ -67,7 +67,9 @@ class ReviewTexts:
     def mentions(self, pattern: str, *, blamed: bool = True) -> np.ndarray:
         """(n,) whether reviews mention a pattern in plain words; those that blame it, if wanted."""
         mentions = self._texts.str.contains(pattern).to_numpy()
-        return mentions if blamed else mentions & ~self._blamed.str.contains(pattern).to_numpy()
+        if blamed:
+            return mentions
+        return mentions & ~self._blamed.str.contains(pattern).to_numpy()
 
     def speaks_of(self, phrase: str, texts: Sequence[str]) -> np.ndarray:
         """(n,) whether other texts mention a phrase or, if none does, mean it."""

@@ -57,7 +57,8 @@ class TextSpace:
         cosines[row] = -np.inf
         nearest = np.argsort(-cosines, kind="stable")[: min(limit, len(cosines) - 1)]
         # Rounding to float16 may put a cosine slightly above one.
-        return list(zip(nearest.tolist(), np.minimum(cosines[nearest], 1.0).tolist(), strict=True))
+        highest = np.minimum(cosines[nearest], 1.0)
+        return list(zip(nearest.tolist(), highest.tolist(), strict=True))
 
 
 def diversify(

@@ -1,7 +1,5 @@
 """How well items match a wish: what their reviews mention, their categories, their prices."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

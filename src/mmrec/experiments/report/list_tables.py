@@ -132,12 +132,13 @@ def trade_chart(lists: ListComparison) -> str:
     bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
     for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
         points = sorted(point for point in lists.trade if point.max_fpr == bound)
-        line = axes.plot(
-            [p.dislikes for p in points], [p.recall for p in points], ".", lw=1.4, ms=5
-        )
+        *_, recalls, dislikes = zip(*points, strict=True)
+        (line,) = axes.plot(dislikes, recalls, ".", lw=1.4, ms=5)
         label = f"{lists.own}, {'no bound' if bound is None else f'max_fpr {bound:g}'}"
-        line[0].set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
-        texts += [f"{describe_setting(p)}: {p.recall:.3f}, {p.dislikes:.1%}" for p in points]
+        line.set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
+        for point in points:
+            text = f"{describe_setting(point)}: {point.recall:.3f}, {point.dislikes:.1%}"
+            texts.append(text)
     markers = cycle("os^vPX")
     for name, metrics in lists.metrics.items():
         is_peer, is_below = name != lists.own, metrics.recall < lowest
