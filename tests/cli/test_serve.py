@@ -14,6 +14,8 @@ from serving import command, serving
         ("--keys /nowhere", "cannot be read"),
         ("--database nonsense", "sqlite:///FILE"),
         ("--database postgresql://127.0.0.1:xx/x", "sqlite:///FILE"),
+        ("--database postgresql://me:hidden@pass@127.0.0.1/x", "write @ as %40"),
+        ("--database POSTGRESQL://me:5432:hidden@pass:xx/x", "write @ as %40"),
         ("", "the store {folder} cannot be used"),
     ],
 )
@@ -27,6 +29,7 @@ def test_what_cannot_work_is_reported_before_the_server_starts(model, tmp_path, 
     run = command("serve", folder, *flags.split(), cwd=tmp_path)
     assert run.returncode == 2
     assert message.format(folder=tmp_path) in " ".join(run.stderr.split())
+    assert not any(secret in run.stderr for secret in ("hidden", "pass@"))
 
 
 def test_a_read_only_model_is_served_and_not_changed(model, tmp_path):

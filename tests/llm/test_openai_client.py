@@ -52,13 +52,20 @@ SPECS = {
     "ollama:llama3.2:3b": ("ollama", "llama3.2:3b", "http://localhost:11434/v1"),
     "ollama:phi@http://box:11434/v1": ("ollama", "phi", "http://box:11434/v1"),
     "https://box/v1": ("server", "", "https://box/v1"),
+    "openai:m@HTTPS://Box/v1": ("server", "m", "https://Box/v1"),
 }
 WRONG_SPECS = {
     "openai:": "name a model",
     "gpt": "not known; write builtin",
     "openai:m@box:8000": "write the server as openai:MODEL@http",
     "http://me:secret@box/v1": "MMREC_API_KEY",
+    "HTTPS://me:secret@box/v1": "MMREC_API_KEY",
+    "https://me:se/secret@box/v1": "MMREC_API_KEY",
+    "https://box/v1?key=secret": "MMREC_API_KEY",
     "openai:m@https://me:secret@box/v1": "MMREC_API_KEY",
+    "openai:m@Https://box/v1?api_key=secret": "MMREC_API_KEY",
+    "openai:m@me:secret@box:8000/v1": "write the server as",
+    "ollma:me:secret@box": "not known",
 }
 
 
@@ -71,8 +78,21 @@ def test_a_spec_names_provider_model_and_server(monkeypatch):
 
 @pytest.mark.parametrize("spec", WRONG_SPECS)
 def test_a_wrong_spec_is_refused(spec):
-    with pytest.raises(ConfigError, match=WRONG_SPECS[spec]):
+    with pytest.raises(ConfigError, match=WRONG_SPECS[spec]) as refused:
         open_language_model(Config(language=LanguageConfig(llm=spec)), Store())
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_or_a_key_from_the_environment_is_checked(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "HTTPS://me:secret@box/v1")
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL") as refused:
+        Endpoint.parse("openai:m")
+    assert "secret" not in str(refused.value)
+    for key in ("secr€t", "sec ret", "\ufeffsecret"):
+        monkeypatch.setenv("MMREC_API_KEY", key)
+        with pytest.raises(ConfigError, match="MMREC_API_KEY") as refused:
+            _ = Endpoint.parse("https://box/v1").api_key
+        assert key not in str(refused.value)
 
 
 def test_keys_go_only_to_their_own_server(monkeypatch):

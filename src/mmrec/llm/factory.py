@@ -46,6 +46,6 @@ def open_language_model(
 
         return TransformersModel(source, language.llm_revision, language.call_tokens, placement)
     raise ConfigError(
-        f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, "
+        f"--llm {provider}: not known; write builtin, openai:MODEL, ollama:MODEL, "
         "openai:MODEL@URL, the URL of a server, or transformers:MODEL_OR_FOLDER"
     )

@@ -27,8 +27,9 @@ class Endpoint:
     @classmethod
     def parse(cls, spec: str) -> Endpoint | None:
         """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL, else None; or a ConfigError."""
-        if re.search(r"https?://[^/]*@", spec):
-            raise ConfigError("--llm: no password in a URL; a key goes into MMREC_API_KEY")
+        _check_url("--llm", spec)
+        # Schemes may be written in capitals.
+        spec = re.sub("https?://", lambda scheme: scheme[0].lower(), spec, flags=re.IGNORECASE)
         if spec.startswith(("http://", "https://")):
             return cls("server", "", spec)
         provider, _, rest = spec.partition(":")
@@ -36,14 +37,17 @@ class Endpoint:
             return None
         model, at_sign, address = rest.partition("@http")
         if not model:
-            raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
+            raise ConfigError(f"--llm {provider}: name a model, as in {provider}:MODEL")
         if re.search(r".@[\w.-]*(:\d+|/v1|$)", model):
-            raise ConfigError(f"{spec}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
+            server = f"{provider}:MODEL@http://HOST:PORT/v1"
+            raise ConfigError(f"--llm {provider}: write the server as {server}")
         if at_sign:
             return cls("ollama" if provider == "ollama" else "server", model, "http" + address)
         if provider == "ollama":
             return cls(provider, model, "http://localhost:11434/v1")
-        return cls(provider, model, os.environ.get("OPENAI_BASE_URL"))
+        url = os.environ.get("OPENAI_BASE_URL")
+        _check_url("OPENAI_BASE_URL", url or "")
+        return cls(provider, model, url)
 
     @property
     def key_variable(self) -> str:
@@ -54,9 +58,19 @@ class Endpoint:
     def api_key(self) -> str:
         """The key to send; a ModelError is raised where OpenAI's is needed and is missing."""
         key = os.environ.get(self.key_variable, "").strip()
+        if re.search("[^!-~]", key):
+            problem = "has a space or a sign that no request can send"
+            raise ConfigError(f"the key in {self.key_variable} {problem}")
         if self.provider == "openai" and not key:
             raise ModelError("OpenAI's models need a key in OPENAI_API_KEY")
         return key or "no key"
+
+
+def _check_url(name: str, url: str) -> None:
+    """Refuse a URL with a password or a query, since URLs are shown, saved and logged."""
+    if re.search(r"://.*[@?#]", url):
+        fault = "no password and no `?` in a URL"
+        raise ConfigError(f"{name}: {fault}; a key goes into OPENAI_API_KEY or MMREC_API_KEY")
 
 
 class ChatRequest(NamedTuple):

@@ -57,13 +57,19 @@ class LiveStore:
     """
 
     def __init__(self, url: str) -> None:
-        if url.startswith("postgresql://"):
-            url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+        scheme, mark, rest = url.partition("://")
+        driver = "postgresql+psycopg" if scheme.lower() == "postgresql" else scheme.lower()
         try:
-            self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+            parsed = sqlalchemy.make_url(f"{driver}{mark}{rest}")
+            if "@" in (parsed.host or ""):
+                raise ValueError
+            self._engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True)
         except (ArgumentError, ImportError, ValueError) as error:
             formats = "sqlite:///FILE or, with mmrec[postgres], postgresql://USER@HOST/NAME"
-            raise ConfigError(f"--database: {error}; the URL must be {formats}") from error
+            # Where a part is wrong, the message may hold a piece of the password.
+            is_part = isinstance(error, ValueError)
+            problem = "a part is wrong (in a password, write @ as %40)" if is_part else error
+            raise ConfigError(f"--database: {problem}; the URL must be {formats}") from error
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
         with self._session(write=True) as session:  # several processes may start at once
