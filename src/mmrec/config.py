@@ -248,8 +248,8 @@ class Config(_Settings, title="General"):
 
     def changed(self, section: str, **values: Any) -> Self:
         """The same with other values in a section, as in `changed("ranker", dropout=0.1)`."""
-        part = getattr(self, section).model_copy(update=values)
-        return self.model_copy(update={section: part})
+        changed_section = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update={section: changed_section})
 
     def warnings(self) -> list[str]:
         """What must be known of these settings to read the figures of a model, in Markdown."""

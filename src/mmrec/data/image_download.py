@@ -108,8 +108,8 @@ def _write_copy(
     path: Path, copy: Path, columns: set[str], template: str | None, files: Mapping[str, str]
 ) -> int:
     """Copy rows with files in place of URLs; return how many rows the copy cannot hold."""
-    part, lost = copy.with_name(f".{copy.name}.part"), 0
-    with gzip.GzipFile(part, "wb", mtime=0) as handle:  # reproducible bytes
+    unfinished, lost = copy.with_name(f".{copy.name}.part"), 0
+    with gzip.GzipFile(unfinished, "wb", mtime=0) as handle:  # reproducible bytes
         for record in read_records(path):
             row = record.content
             try:
@@ -125,7 +125,7 @@ def _write_copy(
                 handle.write(json.dumps(row, default=str).encode() + b"\n")
             except (RecursionError, ValueError):  # nested too deeply
                 lost += 1
-    os.replace(part, copy)
+    os.replace(unfinished, copy)
     return lost
 
 
@@ -178,15 +178,15 @@ async def _download_all(
 def _save_photo(url: str, body: bytes, folder: Path, max_pixels: int) -> dict[str, Any]:
     """Check a photo and move it into the folder, where it is visible only when checked and complete."""
     name = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
-    part = folder / "photos" / f".{name}.part"
+    unfinished = folder / "photos" / f".{name}.part"
     try:
-        part.write_bytes(body)
-        load_photo(part, max_pixels)
-        with Image.open(part, formats=IMAGE_FORMATS) as image:
+        unfinished.write_bytes(body)
+        load_photo(unfinished, max_pixels)
+        with Image.open(unfinished, formats=IMAGE_FORMATS) as image:
             suffix = {"PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format or "", ".jpg")
-        os.replace(part, folder / "photos" / f"{name}{suffix}")
+        os.replace(unfinished, folder / "photos" / f"{name}{suffix}")
     except PhotoError as error:
         raise PhotoError(f"not a usable photo: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return {"url": url, "file": f"photos/{name}{suffix}", "bytes": len(body)}

@@ -23,7 +23,7 @@ def cell_entries(value: Any) -> list[Any]:
     """Return the entries of a cell: a list, also one in text, or parts of a text with `|` between."""
     if isinstance(value, str):
         listed = parse_list(value)
-        return [part.strip() for part in value.split("|")] if listed is None else listed
+        return [*map(str.strip, value.split("|"))] if listed is None else listed
     if isinstance(value, list):
         return value
     return [value] if value else []

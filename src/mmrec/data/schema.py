@@ -239,9 +239,9 @@ def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     while remaining.height < previous.height:  # each drop may make others necessary
         previous, remaining = remaining, remaining.filter(enough)
     if remaining.is_empty():
-        few = f"users and items with fewer than {min_reviews} reviews (of {table.height:,})"
+        rare = f"users and items with fewer than {min_reviews} reviews (of {table.height:,})"
         mend = "bring more data or lower --min-reviews"
-        raise DataError(f"no review is left after dropping {few}; {mend}")
+        raise DataError(f"no review is left after dropping {rare}; {mend}")
     return remaining
 
 
@@ -265,8 +265,8 @@ def split_reviews(
         raise DataError(f"{reason}; use a random split instead")
     rest, test = _cut(data, rows, config.test_share, None if by_time else rng)
     train, valid = _cut(data, rest, config.valid_share, None if by_time else rng)
-    for name, part in (("test", test), ("valid", valid)):
-        if not len(part):
+    for name, subset in (("test", test), ("valid", valid)):
+        if not len(subset):
             reason = f"{len(rows):,} reviews are too few for a split"
             raise DataError(f"no review can go to {name}: {reason}")
     if by_time:  # later reviews may not be evidence for earlier ones

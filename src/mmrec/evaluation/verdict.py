@@ -51,8 +51,8 @@ class RivalModels:
         text = f"on {len(self.label):,} {self.kind}, ROC-AUC is {auc}"
         if self.name == BIAS_MODEL:
             return text
-        both = f"{text} for {self.name} and {self.auc(self.bias)} for the bias model"
-        return f"{both} (difference {self.auc(self.trained, self.bias, '+')})"
+        comparison = f"{text} for {self.name} and {self.auc(self.bias)} for the bias model"
+        return f"{comparison} (difference {self.auc(self.trained, self.bias, '+')})"
 
     def auc(self, p: np.ndarray, reference: np.ndarray | None = None, sign: str = "-") -> str:
         """ROC-AUC of (n,) probabilities, less that of a reference, with its interval."""

@@ -81,9 +81,9 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     for name, dataset, variant in _variants(prepared, extras, remarks):
         dataset.part = prepared.dataset.part
         built = build_features(dataset, prepared.evidence, variant)
-        everything = _coalition(FEATURE_GROUPS)
-        of_variant = _probabilities(prepared, built, [everything])
-        probability[f"with {name}"] = of_variant[everything]
+        all_groups = _coalition(FEATURE_GROUPS)
+        of_variant = _probabilities(prepared, built, [all_groups])
+        probability[f"with {name}"] = of_variant[all_groups]
     label = prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}

@@ -278,8 +278,8 @@ def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Au
     rows = np.concatenate([data.split.train, data.split.valid, data.split.test])
     sample = np.random.default_rng(data.config.seed).permutation(rows)[:row_count]
     for name, trained in comparison.trained.items():
-        made = trained.model.builder, trained.features
-        audits[name] = audit(data.dataset, data.split, data.evidence, *made, sample)
+        built = trained.model.builder, trained.features
+        audits[name] = audit(data.dataset, data.split, data.evidence, *built, sample)
     audits["lists"] = audit_retrieval(comparison.chosen.prepared)
     return audits
 

@@ -78,9 +78,9 @@ def _split_line(line: str) -> list[str]:
             sentences.append(piece)
     clauses: list[str] = []
     for sentence in sentences:
-        first, *others = _CONTRAST.split(sentence)
+        first, *later = _CONTRAST.split(sentence)
         clauses.append(first)
-        for clause in others:
+        for clause in later:
             if _count_words(clause) < 3 or _count_words(clauses[-1]) < 2:
                 clauses[-1] = f"{clauses[-1]} {clause}"
             else:

@@ -61,8 +61,8 @@ def fit_linear(
 
     label = task.label[task.valid_rows]
     some_rows = task.train_rows[:: max(1, len(task.train_rows) // 20_000)]
-    both = zip(scores(task.valid_rows), scores(some_rows), strict=True)
-    for index, (score, train_score) in enumerate(both):
+    pairs = zip(scores(task.valid_rows), scores(some_rows), strict=True)
+    for index, (score, train_score) in enumerate(pairs):
         slope, intercept = logistic_curve(score, label)
         matched = _match_share(slope * train_score, task.label[some_rows])
         # Validation rows that are later than train rows may well have another share of likes.

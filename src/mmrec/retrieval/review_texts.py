@@ -16,6 +16,7 @@ from mmrec.llm.types import PRICE_TAGS, Note
 
 # Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention.
 _HALF_MENTION = 0.45
+_MENTION_WIDTH = 0.05  # of cosines, over which a sentence turns from no mention into one
 _INNER_FILLERS = frozenset(
     ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
 )
@@ -92,7 +93,7 @@ class ReviewTexts:
         direction = vector - self.mean
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
         cosine = (self._deviation @ torch.from_numpy(direction).half()).float().numpy()
-        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / 0.05))
+        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / _MENTION_WIDTH))
         result = np.zeros((2, len(self.item)))
         for total, sign in zip(result, (1, -1), strict=True):
             np.maximum.at(total, self._row[self._sign == sign], degree[self._sign == sign])

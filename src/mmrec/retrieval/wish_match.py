@@ -270,16 +270,18 @@ def _mixture_log_odds(count: np.ndarray, trials: np.ndarray) -> np.ndarray:
     """
     if not count.any():
         return np.zeros(len(count))
-    trials = trials / (1 + trials / 50)
+    max_trials, min_rate, min_ratio = 50.0, 1e-3, 4.0  # of independent reviews; of the rates
+    trials = trials / (1 + trials / max_trials)
     rate = count / np.maximum(trials, 1)
-    low = max(0.2 * float(count.sum() / trials.sum()), 1e-3)
-    high = max(float(np.quantile(rate, 0.95)), float(rate.max()) / 2, 4 * low)
+    # At first a tenth of the items have it: those of the highest rates.
+    low = max(0.2 * float(count.sum() / trials.sum()), min_rate)
+    high = max(float(np.quantile(rate, 0.95)), float(rate.max()) / 2, min_ratio * low)
     share = 0.1
     evidence = np.zeros(len(count))
     for _ in range(25):
         evidence = count * np.log(high / low) - trials * (high - low)
         member = _sigmoid(evidence + np.log(share / (1 - share)))
         share = float(np.clip(member.mean(), 0.01, 0.5))
-        low = max(float(count @ (1 - member) / (trials @ (1 - member))), 1e-3)
-        high = max(float(count @ member / max(trials @ member, 1e-6)), 4 * low)
+        low = max(float(count @ (1 - member) / (trials @ (1 - member))), min_rate)
+        high = max(float(count @ member / max(trials @ member, 1e-6)), min_ratio * low)
     return evidence

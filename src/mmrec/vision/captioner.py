@@ -149,9 +149,9 @@ def _describe_colors(photo: Image.Image, side: int = 64, min_share: float = 0.03
     # Sorted by name, so that the stable sort below breaks ties everywhere alike.
     colors, counts = np.unique(names[nearest], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
-    main, *others = zip(colors[order], counts[order] / len(lab), strict=True)
+    main, *minor = zip(colors[order], counts[order] / len(lab), strict=True)
     accents: list[str] = []
-    for color, share in others:
+    for color, share in minor:
         if share >= min_share:
             accents.append(color if share >= 0.15 else f"a touch of {color}")
     if not accents:

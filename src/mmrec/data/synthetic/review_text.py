@@ -55,7 +55,7 @@ def expand(template: str, slots: dict[str, list[str]], rng: Generator) -> str:
         used.add(word)
         return word
 
-    chosen = re.sub(r"\[([^\]]*)\]", lambda part: choose(part[1].split("|"), rng), template)
+    chosen = re.sub(r"\[([^\]]*)\]", lambda options: choose(options[1].split("|"), rng), template)
     return re.sub(r"\{(\w+)\}", fill, chosen)
 
 

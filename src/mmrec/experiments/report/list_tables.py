@@ -84,13 +84,13 @@ def _list_table(
 
 def list_sentence(lists: ListComparison) -> str:
     """How our lists compare with those of the best peer."""
-    own, peer = lists.metrics[lists.own], lists.metrics[lists.reference]
-    if not own.users or not peer.recall or not peer.dislikes:
+    ours, peer = lists.metrics[lists.own], lists.metrics[lists.reference]
+    if not ours.users or not peer.recall or not peer.dislikes:
         return "Too few liked test reviews to compare our lists."
     return (
         f"Of what users liked, the lists of {lists.own} ({_judge(lists)}) find "
-        f"{own.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, "
-        f"with {own.dislikes / peer.dislikes:.2f} times its share of dislikes."
+        f"{ours.recall / peer.recall:.2f} times as much as {lists.reference}, the best peer, "
+        f"with {ours.dislikes / peer.dislikes:.2f} times its share of dislikes."
     )
 
 
