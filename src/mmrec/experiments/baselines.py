@@ -40,8 +40,7 @@ class FeatureTask(BaselineTask):
 
     @cached_property
     def _scaler(self) -> StandardScaler:
-        columns, _ = self._flattener.columns(self.features)
-        return StandardScaler().fit(columns[self.split.train])
+        return StandardScaler().fit(self._flattener.columns(self.features)[self.split.train])
 
     @cached_property
     def columns(self) -> np.ndarray:
@@ -50,7 +49,7 @@ class FeatureTask(BaselineTask):
 
     def scaled_columns(self, features: Features) -> np.ndarray:
         """(m, columns) flat features of m rows, in standard deviations from their means over train."""
-        columns, _ = self._flattener.columns(features)
+        columns = self._flattener.columns(features)
         # A column that few rows have, such as a rare category, would be far away.
         return np.clip(self._scaler.transform(columns), -5, 5)
 
@@ -82,23 +81,22 @@ class FeatureFlattener:
         # Codes are in order of frequency, so a category beyond the 256th is rare.
         self._categories = min(256, int(codes[-1].max(initial=0)))
 
-    def columns(self, features: Features) -> tuple[np.ndarray, list[str]]:
-        """(n, columns) float32 of the rows of features, and the columns' names, as `item gist 3`."""
-        columns: dict[str, np.ndarray] = {}
+    def columns(self, features: Features) -> np.ndarray:
+        """(n, columns) float32 of the rows of features: of users, then of items."""
+        sides: list[np.ndarray] = []
         for kind, entity, view in _sides(features):
-            # Name -> (views + 1,) values
-            by_view = dict(zip(entity.names, entity.dense.T, strict=True))
+            columns = [*entity.dense.T]  # (views + 1,) each
             for code in range(self._categories if kind == "item" else 0):
-                by_view[f"category {code}"] = (entity.categories == code).any(axis=1)
+                columns.append((entity.categories == code).any(axis=1))
             for name, block in entity.vectors.items():
-                present = by_view[f"has {name}"] = entity.present[name] > 0
+                present = entity.present[name] > 0
+                columns.append(present)
                 if (pca := self._principal.get(f"{kind} {name}")) is not None:
                     # Missing vectors are zeros, which must stay zeros.
                     reduced = pca.transform(block.astype(np.float32)) * present[:, None]
-                    for number, column in enumerate(reduced.T):
-                        by_view[f"{name} {number}"] = column
-            columns |= {f"{kind} {name}": column[view] for name, column in by_view.items()}
-        return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
+                    columns += [*reduced.T]
+            sides += [column[view] for column in columns]
+        return np.stack(sides, axis=1, dtype=np.float32)
 
 
 def _sides(features: Features) -> Iterator[tuple[str, EntityFeatures, np.ndarray]]:
