@@ -17,7 +17,7 @@ from mmrec.console import track
 from mmrec.evaluation.list_metrics import LIST_LENGTH, ListResults, ListTask, list_metrics
 
 _BLOCK_CELLS = 1 << 24  # scores in memory at once
-_MAX_PAIRS = 1 << 31  # of visits by one user, added up for each setting in some 10 seconds
+_MAX_PAIRS = 1 << 29  # of visits by one user, added up for each setting in some 10 seconds
 _MAX_PAIR_CELLS = 1 << 27  # of pairs of items that somebody visited: some 5 GB
 PeerScorer = Callable[[np.ndarray], np.ndarray]
 """(u,) user codes -> (u, items) scores; a new array, which may be changed."""
