@@ -19,7 +19,7 @@ from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import ResultTable, format_difference, format_metric, write_page
-from mmrec.experiments.report.list_tables import trade_chart, trade_sentence
+from mmrec.experiments.report.list_tables import list_sentence, trade_chart, trade_sentence
 from mmrec.features.audit import Audit
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import TrainingHistory
@@ -190,6 +190,7 @@ def test_the_sentence_of_the_trade_takes_the_fewest_dislikes_at_the_recall_of_th
     metrics = {"a": ListMetrics(0.3, 0.1, 0.1, 0.2, 1, 1, 9), "mmrec": ListMetrics(0, 0, 0, 0, 0, 0, 9)}
     points = [TradePoint(*row) for row in trade]
     lists = ListComparison("mmrec", "a", metrics, {}, {}, {"a": {}}, points, "bias model")
+    assert "the lists of mmrec (judged by the probabilities of the bias model)" in list_sentence(lists)
     sentence = trade_sentence(lists)
     assert sentence == expected or sentence.endswith(expected)
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmrec.evaluation.list_metrics import ListComparison, TradePoint
+from mmrec.evaluation.simple_baselines import BIAS_MODEL
 from mmrec.experiments.report.charts import COLOURS, chart_style, style_for, svg
 from mmrec.experiments.report.html import ResultTable, format_metric
 
@@ -95,7 +96,8 @@ def list_sentence(lists: ListComparison) -> str:
 
 
 def _judge(lists: ListComparison) -> str:
-    return f"judged by the probabilities of {lists.judge}"
+    name = "the bias model" if lists.judge == BIAS_MODEL else lists.judge
+    return f"judged by the probabilities of {name}"
 
 
 def trade_sentence(lists: ListComparison) -> str | None:
