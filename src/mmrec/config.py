@@ -199,10 +199,10 @@ class ServeConfig(_Settings, title="Service"):
     """Maximal size in bytes of a request."""
     max_photo: int = Field(10_000_000, ge=1024)
     """Maximal size in bytes of a request with a photo."""
+    max_pixels: int = Field(25_000_000, gt=0, description="Most pixels of a new item's photo.")
     metrics: bool = True
     """Whether `/metrics` is there, for everybody who reaches the service."""
-    openapi: bool = True
-    """Whether `/openapi.json`, which describes the API, is there."""
+    openapi: bool = Field(True, description="Whether `/openapi.json` is there.")
     sentences: bool = False
     """Whether a language model writes a sentence for every reason, while visitors wait."""
 

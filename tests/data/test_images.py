@@ -1,17 +1,19 @@
 """Photos inside the folder that decode are accepted; all others are refused with the reason."""
 
+import io
 import os
 import struct
 import zlib
 from contextlib import suppress
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmrec.data.images import check_photo, check_photos, load_photo
+from mmrec.data.images import check_photo, check_photos, encode_thumbnail, load_photo
 from mmrec.errors import PhotoError
 
 LIMIT = 10_000
@@ -91,6 +93,56 @@ def test_a_photo_of_exactly_the_limit_is_loaded_upright_and_in_rgb(folder):
     assert load_photo(folder / "clear.png", LIMIT).mode == "RGB"
     with pytest.raises(PhotoError):
         load_photo(folder / "absent.jpg", LIMIT)
+
+
+def _dark_mark(mode):
+    """A dark mark in the middle of a photo that is else transparent, or white where nothing can be."""
+    image = Image.new("RGBA", (90, 60), (0, 0, 0, 0))
+    image.paste((20, 20, 20, 255), (30, 20, 60, 40))
+    if mode == "I;16":
+        grey = np.full((60, 90), 65_000, np.uint16)
+        grey[20:40, 30:60] = 5_000
+        return Image.fromarray(grey)
+    if mode == "RGB":  # one colour counts as transparent
+        image = Image.new("RGB", (90, 60), (1, 2, 3))
+        image.paste((20, 20, 20), (30, 20, 60, 40))
+        image.info["transparency"] = (1, 2, 3)
+        return image
+    return image.convert(mode) if mode != "P" else image.quantize(8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [*[(mode, "PNG") for mode in ("RGBA", "LA", "P", "RGB", "I;16")], ("RGBA", "WEBP"), ("RGBA", "GIF")],
+)
+def test_a_photo_is_as_people_see_it_on_white(folder, mode, kind):
+    mark = _dark_mark(mode)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    if "transparency" in mark.info:
+        options["transparency"] = mark.info["transparency"]
+    mark.save(folder / "mark", kind, **options)
+    for photo in (
+        load_photo(folder / "mark", LIMIT),
+        Image.open(io.BytesIO(encode_thumbnail(folder / "mark", LIMIT))),
+        Image.open(io.BytesIO(encode_thumbnail(folder / "mark", LIMIT, side=30))),
+    ):
+        width, height = photo.size
+        assert photo.mode == "RGB"
+        assert min(photo.getpixel((2, 2))) > 240
+        assert max(photo.getpixel((width // 2, height // 2))) < 40
+
+
+def test_a_thumbnail_is_upright_and_small(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    for kind in ("JPEG", "PNG", "WEBP"):
+        Image.new("RGB", (3000, 1500), "red").save(folder / "turned", kind, exif=exif)
+        with Image.open(io.BytesIO(encode_thumbnail(folder / "turned", 10**7))) as small:
+            assert (small.size, small.format) == ((320, 640), "JPEG")
+            assert not small.getexif()
+            assert small.getpixel((5, 5))[0] > 240
+    with pytest.raises(PhotoError, match="pixels"):
+        encode_thumbnail(folder / "turned", LIMIT)
 
 
 MAGIC = [b"", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8X"]

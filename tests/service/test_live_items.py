@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ from chat_server import serve
 from mmrec.errors import ModelError
 from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
-from serving import service_in_process
+from serving import service_in_process, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 from mmrec.service.live_store import LiveStore
@@ -87,6 +88,30 @@ def test_a_photo_has_a_size_limit_of_its_own(model):
         for size, status in ((100_000, 400), (300_000, 413)):  # the first is read, and is no photo
             files = {"photo": ("a.jpg", b"x" * size, "image/jpeg")}
             assert service.client.post("/v1/items", data={"item": "new"}, files=files).status_code == status
+
+
+def test_many_pixels_at_once_take_little_memory_and_give_it_back(model, tmp_path):
+    out = io.BytesIO()
+    Image.new("RGBA", (4900, 4900), (200, 30, 60, 200)).save(out, "PNG")
+    flags = ["--database", f"sqlite:///{tmp_path / 'live.sqlite'}", "--per-minute", "100000"]
+    with serving(model, *flags) as service, ThreadPoolExecutor(16) as pool:
+
+        def memory(name):
+            text = Path(f"/proc/{service.process.pid}/status").read_text()
+            return int(text.partition(f"{name}:")[2].split()[0]) / 1024  # MiB
+
+        def add(number):
+            photo = {"photo": ("a.png", out.getvalue(), "image/png")}
+            options = {"data": {"item": f"new-{number}"}, "files": photo, "timeout": 300}
+            return service.client.post("/v1/items", **options).status_code
+
+        assert add(0) == 201
+        before = memory("VmRSS")
+        assert {*pool.map(add, range(1, 25))} == {201}
+        assert memory("VmRSS") < before + 150
+        assert memory("VmHWM") < before + 500
+        Image.new("RGB", (5001, 5001)).save(out := io.BytesIO(), "PNG")
+        assert add(25) == 400
 
 
 def test_a_review_that_fails_for_a_moment_is_added_later(model, tmp_path):

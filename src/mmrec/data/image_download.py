@@ -20,7 +20,7 @@ from PIL import Image
 from mmrec.console import escape_text, track
 from mmrec.data.files import read_records
 from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
-from mmrec.data.images import IMAGE_FORMATS, cell_entries, load_photo, object_urls
+from mmrec.data.images import IMAGE_FORMATS, cell_entries, object_urls, verify_photo
 from mmrec.data.readers import LAYOUTS
 from mmrec.errors import ConfigError, DataError, PhotoError
 
@@ -181,7 +181,7 @@ def _save_photo(url: str, body: bytes, folder: Path, max_pixels: int) -> dict[st
     unfinished = folder / "photos" / f".{name}.part"
     try:
         unfinished.write_bytes(body)
-        load_photo(unfinished, max_pixels)
+        verify_photo(unfinished, max_pixels)
         with Image.open(unfinished, formats=IMAGE_FORMATS) as image:
             suffix = {"PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format or "", ".jpg")
         os.replace(unfinished, folder / "photos" / f"{name}{suffix}")

@@ -2,12 +2,14 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmrec.console import track
@@ -16,7 +18,10 @@ from mmrec.errors import PhotoError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
-_ONE_PHOTO = Lock()
+_LARGE = 10_000_000  # pixels, from which on photos are decoded one at a time
+_ONE_LARGE = Lock()
+# Memory that threads give back stays with them for later, so that there is one of them.
+_THUMBNAILS = ThreadPoolExecutor(1, "thumbnails")
 
 
 def cell_entries(value: Any) -> list[Any]:
@@ -74,35 +79,36 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
     # The name is too long, holds NUL, cannot be encoded, or is a loop of links.
     except (OSError, ValueError, RuntimeError) as error:
         raise PhotoError(f"not a usable path ({type(error).__name__})") from error
-    load_photo(photo, max_pixels)
+    verify_photo(photo, max_pixels)
     return photo
 
 
 def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
-    """Return a photo as RGB, upright, of an animation the first frame; or raise a PhotoError."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise PhotoError(f"{width}x{height} pixels, more than {max_pixels} in all")
-            image.load()  # first, because in a PNG the orientation may follow the pixels
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except PhotoError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
-    except Image.DecompressionBombError as error:
-        raise PhotoError("more pixels than can be decoded safely") from error
-    except Exception as error:  # on hostile bytes decoders raise anything
-        raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+    """Return a photo as people see it, in RGB: upright, on white, of an animation the first frame.
+
+    Raises a PhotoError for what cannot be decoded, and for more pixels.
+    """
+    with _opened(path, max_pixels) as image:
+        return _as_seen(image)
+
+
+def verify_photo(path: Path | IO[bytes], max_pixels: int) -> None:
+    """Raise a PhotoError for a photo that `load_photo` would refuse, at less cost than that."""
+    with _opened(path, max_pixels) as image:
+        image.draft(None, (1, 1))  # of a JPEG all bytes are read, but few pixels made
+        image.load()
+        image.close()  # gives its memory back before another is decoded
 
 
 def encode_thumbnail(photo: Path | IO[bytes], max_pixels: int, side: int = 640) -> bytes:
     """Return a photo as a JPEG of at most `side` pixels a side, without metadata; or a PhotoError."""
-    # One at a time: a small file may hold so many pixels that a few of them fill the memory.
-    with _ONE_PHOTO:
-        image = load_photo(photo, max_pixels)
-    return encode_jpeg(image, side, quality=80)
+
+    def encode() -> bytes:
+        with _opened(photo, max_pixels) as image:
+            image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
+            return encode_jpeg(_as_seen(image, side), side, quality=80)
+
+    return _THUMBNAILS.submit(encode).result()
 
 
 def encode_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
@@ -115,6 +121,45 @@ def encode_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
     file = io.BytesIO()
     bare.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+@contextmanager
+def _opened(path: Path | IO[bytes], max_pixels: int) -> Iterator[Image.Image]:
+    """A photo whose pixels are still to be decoded; what then goes wrong is a PhotoError, too."""
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PhotoError(f"{width}x{height} pixels, more than {max_pixels} in all")
+            # A small file may hold so many pixels that a few of them fill the memory.
+            with _ONE_LARGE if width * height > _LARGE else nullcontext():
+                yield image
+    except PhotoError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError("more pixels than can be decoded safely") from error
+    except Exception as error:  # on hostile bytes decoders raise anything
+        raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _as_seen(image: Image.Image, side: int | None = None) -> Image.Image:
+    """An image in RGB, upright, on white; of at most `side` pixels a side, early, to save memory."""
+    image.load()  # first, because in a PNG the orientation may follow the pixels
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 8
+        grey = Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
+        grey.info, image = image.info, grey
+    elif image.has_transparency_data or image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    if side is not None:
+        image.thumbnail((side, side))
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode != "RGBA":
+        return image if image.mode == "RGB" else image.convert("RGB")
+    seen = Image.new("RGB", image.size, "white")
+    seen.paste(image, mask=image)
+    return seen
 
 
 def check_photos(

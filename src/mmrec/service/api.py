@@ -1,7 +1,10 @@
 """Endpoints of the HTTP API, version 1; `/openapi.json` describes them."""
 
+from functools import partial
 from typing import Annotated
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, UploadFile
 
 from mmrec.errors import DataError, PhotoError
@@ -14,6 +17,7 @@ router = APIRouter(
 )
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]
+_UPLOADS = CapacityLimiter(4)
 Neighbors = list[schemas.Neighbor]
 
 
@@ -90,7 +94,7 @@ def add_review(review: schemas.ReviewRequest, service: CurrentService) -> schema
 
 
 @router.post("/items", status_code=201, responses=error_responses(400, 409))
-def add_item(
+async def add_item(
     service: CurrentService,
     item: Annotated[schemas.Identifier, Form(description="Its id.")],
     name: Annotated[schemas.NonBlankText | None, Form(description="Its name.")] = None,
@@ -101,7 +105,9 @@ def add_item(
 ) -> schemas.AddedItem:
     """Add a new item by a description or a photo; one that is sent twice counts once."""
     try:
-        caption = service.add_item(item, name, description, photo.file.read() if photo else None)
+        add = partial(service.add_item, item, name, description, photo.file if photo else None)
+        # Who waits for a photo to be decoded takes no thread from others.
+        caption = await run_sync(add, limiter=_UPLOADS)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
     return schemas.AddedItem(item=item, shows=caption)

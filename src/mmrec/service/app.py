@@ -38,7 +38,8 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         recommender, store = Recommender.load(model), open_live_store(model, config)
-        app.state.service = RecommendationService(recommender, store, config.sentences)
+        options = config.sentences, config.max_pixels
+        app.state.service = RecommendationService(recommender, store, *options)
         yield
         store.close()
 

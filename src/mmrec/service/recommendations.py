@@ -1,6 +1,5 @@
 """A recommender that takes in live reviews and items, for the API and the pages."""
 
-import io
 import logging
 import tempfile
 import threading
@@ -11,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from starlette.requests import Request
@@ -36,11 +35,19 @@ class ItemExistsError(MmrecError):
 class RecommendationService:
     """A saved recommender with live reviews and items; a DataError means an unknown item.
 
-    With `sentences` a language model writes one for every explanation.
+    With `sentences` a language model writes one for every explanation; photos of new items may have
+    `max_pixels`.
     """
 
-    def __init__(self, recommender: Recommender, store: LiveStore, sentences: bool = False) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        store: LiveStore,
+        sentences: bool = False,
+        max_pixels: int = 25_000_000,
+    ) -> None:
         self._recommender, self._store, self._sentences = recommender, store, sentences
+        self._max_pixels = max_pixels
         self._lock = threading.RLock()  # guards the recommender
         self._models, config = recommender.models, recommender.config
         self._models_lock: AbstractContextManager[Any] = self._lock
@@ -114,7 +121,7 @@ class RecommendationService:
         return review_id
 
     def add_item(
-        self, item: str, name: str | None, description: str, photo: bytes | None
+        self, item: str, name: str | None, description: str, photo: IO[bytes] | None
     ) -> str | None:
         """Annotate a new item, store it, take it in; return a caption of its photo.
 
@@ -125,12 +132,11 @@ class RecommendationService:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
         small = caption = None
         if photo is not None:
-            max_pixels = self._recommender.config.read.max_pixels
-            small = encode_thumbnail(io.BytesIO(photo), max_pixels)
+            small = encode_thumbnail(photo, self._max_pixels)
             with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models_lock:
                 file.write(small)
                 file.flush()
-                annotator = PhotoAnnotator(self._models.store, max_pixels)
+                annotator = PhotoAnnotator(self._models.store, self._max_pixels)
                 caption = annotator.caption_photo(Path(file.name), self._models.captioner)
         captions = [caption] if caption else []
         self._recommender.state.online.check_item_content(description, captions)
