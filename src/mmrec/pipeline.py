@@ -187,9 +187,9 @@ def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedDa
         if label[rows].all() or not label[rows].any():
             kind = "likes (rating >=" if label[rows].any() else "dislikes (rating <"
             raise DataError(
-                f"{reviews.source}: of {len(label)} reviews, the {len(rows)} that were drawn for "
-                f"{name} are all {kind} {config.like_rating:g}); there is nothing to tell apart. "
-                "Bring more reviews, or check the ratings and --like-rating"
+                f"{reviews.source}: of {len(label)} reviews, the {len(rows)} that were drawn "
+                f"for {name} are all {kind} {config.like_rating:g}); there is nothing to tell "
+                "apart. Bring more reviews, or check the ratings and --like-rating"
             )
     return PreparedData(reviews, dataset, split, evidence, label, config)
 
@@ -204,7 +204,8 @@ def train_model(prepared: PreparedData) -> TrainingResult:
     runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
     ranker, history = train_runs(prepared, builder, features, runs)
     model = TrainedModel(builder, ranker, weights, history)
-    logits = training.predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
+    rows = np.arange(len(label))
+    logits = training.predict_logits(ranker, RankerInputs(features), rows)
     return TrainingResult(prepared, model, features, model.probability(logits))
 
 
@@ -222,7 +223,8 @@ def choose_model(result: TrainingResult, bias: np.ndarray | None = None) -> Trai
     def rivals(kind: str, rows: np.ndarray) -> RivalModels:
         return RivalModels(config.ranker.features, kind, *(values[rows] for values in columns))
 
-    valid, test = rivals("validation reviews", split.valid), rivals("test reviews", split.test)
+    valid = rivals("validation reviews", split.valid)
+    test = rivals("test reviews", split.test)
     verdict = reach_verdict(valid, test, len(task.label), fallback=fallback)
     result = replace(result, verdict=verdict)
     if verdict.model != BIAS_MODEL:

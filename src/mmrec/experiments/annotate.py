@@ -85,7 +85,8 @@ class AnnotationRun:
         if costs:
             usage = sum((cost.usage for cost in costs), Usage())
             result |= {"calls": sum(cost.calls for cost in costs)}
-            result |= {"tokens_in": usage.input, "tokens_out": usage.output, "dollars": None}
+            result |= {"tokens_in": usage.input, "tokens_out": usage.output}
+            result["dollars"] = None
             if all(cost.price for cost in costs):
                 result["dollars"] = sum(cost.dollars for cost in costs)
         result |= {"failed": dict(self.failed.most_common()), "pending": None}

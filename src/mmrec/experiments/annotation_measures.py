@@ -177,8 +177,9 @@ def agreement(
             likeness = []
             for first, partner, cosine in zip(firsts, partners, cosines, strict=True):
                 second = seconds[partner]
-                labels = set(first.annotation.categories), set(second.annotation.categories)
-                same_price = first.annotation.price == second.annotation.price
+                note, other_note = first.annotation, second.annotation
+                labels = set(note.categories), set(other_note.categories)
+                same_price = note.price == other_note.price
                 shared = _jaccard(first.reviews.keys(), second.reviews.keys())
                 likeness.append((cosine, same_price, _jaccard(*labels), shared))
                 if name == "same":

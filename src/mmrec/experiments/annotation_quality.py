@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,15 @@ def read_truth(
     level; and the first `categor...`, `cuisine...` or `genre...`, with lists or text separated by
     commas or bars. `item` names the column of the id. A DataError says what cannot be read.
     """
-    rows = [record.content for record in read_records(path) if isinstance(record.content, dict)]
+    contents = map(attrgetter("content"), read_records(path))
+    rows = [content for content in contents if isinstance(content, dict)]
     columns = dict.fromkeys(chain.from_iterable(rows))
 
     def first_column(*prefixes: str) -> str | None:
         return next((name for name in columns if name.lower().startswith(prefixes)), None)
 
-    ids = dict.fromkeys([item] if item else chain(*(names["item"] for names in LAYOUTS.values())))
+    usual_ids = chain.from_iterable(names["item"] for names in LAYOUTS.values())
+    ids = dict.fromkeys([item] if item else usual_ids)
     id_column = next(filter(columns.__contains__, ids), None)
     price_column = first_column("price", "cost")
     label_column = first_column("categor", "cuisine", "genre")

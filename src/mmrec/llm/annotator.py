@@ -110,7 +110,8 @@ class Annotator:
         texts: list[Texts] = []
         for group in groups:
             # Sorted, so that equal groups have the same key in the store.
-            texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
+            written = [review.text for review in group if review.text.strip()]
+            texts.append(tuple(sorted(written)))
         return self._summarize(entity_kind, texts)
 
     @property
@@ -163,8 +164,8 @@ class Annotator:
         listed = ask("paper's categories", parse, "asking for categories")
         summaries = []
         for text, price, labels in zip(written, prices, listed, strict=True):
-            opinions: dict[str, Any] = {"price": price or "none", "categories": labels or []}
-            summaries.append(Summary(text=text or "", **opinions))
+            opinions: dict[str, Any] = {"price": price or "none"}
+            summaries.append(Summary(text=text or "", **opinions, categories=labels or []))
         return summaries
 
     def _parse(self, result_type: type[AnnotationT], answer: Answer, _: Texts = ()) -> AnnotationT:

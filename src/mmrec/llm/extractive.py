@@ -197,7 +197,8 @@ def _excerpt(
     """
     vectors = vectors.astype(np.float32)
     is_terse = np.array([sentence.count(" ") < 2 for sentence in sentences])
-    relevance = np.round(_centrality(vectors) + 0.2 * np.abs(polarity) - 0.3 * is_terse, 3)
+    relevance = _centrality(vectors) + 0.2 * np.abs(polarity) - 0.3 * is_terse
+    relevance = np.round(relevance, 3)
     first_rows: dict[str, int] = {}
     for row in np.argsort(-relevance, kind="stable").tolist():
         first_rows.setdefault(sentences[row], row)

@@ -131,7 +131,8 @@ class Catalog:
 
     def supporting(self, wish: Wish, quotes: Sequence[Quote]) -> tuple[list[Quote], list[str]]:
         """The quotes, with those first that speak for a wish; and its parts that none speaks for."""
-        texts, first, missing = [quote.text for quote in quotes], list[Quote](), list[str]()
+        texts = [quote.text for quote in quotes]
+        first, missing = list[Quote](), list[str]()
         support = {phrase: self._matcher.speaks_of(phrase, texts) for phrase in wish.wanted}
         for tag in wish.prices:
             holds = [tag in self._lexicon.price_tags(split_words(text)) for text in texts]
@@ -224,7 +225,8 @@ class Catalog:
         """(m,) codes of all items, those that match the words of a query best first."""
         wish = self.parse_wish(query)
         if wish.description:
-            space, (vector,) = self.space("gist"), self._encoder.encode([wish.description])
+            (vector,) = self._encoder.encode([wish.description])
+            space = self.space("gist")
             score = space.similarity(vector.astype(np.float32) - space.mean)
         else:
             score = self.match(wish).log_odds

@@ -82,7 +82,8 @@ class Explainer:
         is_known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
         coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in is_known]
         # (items * 16,) views: of the user or item where the group is known, else the unknown one.
-        user_known, item_known = np.tile(is_known, (len(items), 1)).reshape(-1, 2, 2).swapaxes(0, 1)
+        sides = np.tile(is_known, (len(items), 1)).reshape(-1, 2, 2)  # groups of each side
+        user_known, item_known = sides.swapaxes(0, 1)
         user_views = np.where(user_known, user, inputs.user.unknown_index)
         item_views = np.repeat(items, len(is_known))[:, None]
         item_views = np.where(item_known, item_views, inputs.item.unknown_index)
