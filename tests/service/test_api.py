@@ -28,6 +28,28 @@ def test_options_of_a_list_are_passed_on(service, fitted, user):
         assert [row["item"] for row in rows] == expected != []
 
 
+def test_a_list_goes_on_after_an_offset(service, user):
+    path, parts = f"/v1/users/{user}/recommendations", []
+    for offset in range(0, 100, 7):
+        parts += service.get(path, params={"n": 7, "offset": offset, "why": offset == 7})
+    whole = service.get(path, params={"n": 100})
+    assert [row["item"] for row in parts] == [row["item"] for row in whole]
+    assert sum(row["why"] is not None for row in parts) == 7
+    assert service.get(path, params={"offset": 10_000}) == []
+    assert service.client.get(path, params={"offset": -1}).status_code == 422
+
+
+def test_a_category_may_be_written_in_any_letters_and_one_that_no_item_has_is_named(service, user):
+    path = f"/v1/users/{user}/recommendations"
+    (name, *_) = service.get(path, params={"n": 1})[0]["categories"]
+    lists = [service.get(path, params={"categories": text}) for text in (name, name.upper())]
+    assert lists[0] == lists[1] != []
+    refused = service.client.get(path, params={"categories": ["Nonsense"]})
+    assert refused.status_code == 404
+    assert "'Nonsense': no item has it; categories are " in refused.json()["error"]
+    assert name in refused.json()["error"]
+
+
 def test_a_new_user_gets_a_list_by_either_a_text_or_liked_items(service, fitted, item):
     for options in ({"likes": "ramen, cheap"}, {"liked": [item]}):
         rows = service.post("/v1/recommendations", {**options, "n": 3, "why": True})

@@ -1,5 +1,8 @@
 """The web pages as plain HTTP; test_browser.py opens them in a browser."""
 
+import html
+import re
+
 import pytest
 
 
@@ -17,6 +20,17 @@ def test_a_name_that_has_written_nothing_is_said_to_be_unknown(service, user):
     known, unknown = (service.client.get("/", params={"user": name}).text for name in (user, "<nobody>"))
     assert "Nobody called" not in known
     assert "Nobody called &lt;nobody&gt; has written a review here" in unknown
+
+
+def test_more_places_are_on_further_pages(service, user):
+    names, path = [], f"/?user={user}"
+    while path:
+        page = html.unescape(service.client.get(path).text)
+        names += re.findall(r'href="/places/([^?"]+)', page)
+        path = next(iter(re.findall(r'href="([^"]+)">more places', page)), None)
+    rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 100})
+    assert names == [row["item"] for row in rows]
+    assert len(names) > 12
 
 
 def test_a_review_from_the_page_is_added_and_escaped(service):

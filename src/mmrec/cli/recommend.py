@@ -86,10 +86,7 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
     if user is not None and user not in recommender.state.dataset.data.users:
         message = "has written no review here: this is the list of an unknown user"
         console.print(f"{user} {message}", markup=False)
-    categories = recommender.state.catalog.common_categories(10_000)
-    if options.category and {*options.category}.isdisjoint(categories):
-        message = f"no item has it; categories are {', '.join(categories[:40])}"
-        raise ConfigError(f"--category {options.category[0]!r}: {message}")
+    recommender.state.catalog.check_categories(options.category)
     wish = recommender.parse_wish(options.likes) if options.likes else None
     tastes: dict[str, Any] = {"likes": wish, "liked": options.liked}
     filters = options.model_dump(include={*_EVERYONE, "diversity"} - {"n"})

@@ -259,7 +259,8 @@ class Catalog:
     def allowed_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray | None:
         """(m,) whether items have one of the categories and one of the prices; None if none are named.
 
-        Raises a DataError for a price that is none of the tags.
+        Categories may be written in any letters. Raises a DataError for a price that is none of the
+        tags.
         """
         if unknown := sorted({*prices} - {*PRICE_TAGS}):
             raise DataError(f"price {unknown[0]!r}: choose from {', '.join(PRICE_TAGS[:-1])}")
@@ -268,12 +269,20 @@ class Catalog:
         items = np.arange(len(self._items))
         allowed = np.ones(len(items), dtype=bool)
         if categories:
-            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
+            names = [*map(str.casefold, categories)]
+            codes = np.flatnonzero(np.isin([*map(str.casefold, self._vocabulary)], names))
             allowed &= np.isin(self._online.features.item.categories[items], codes).any(1)
         if prices:
             codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
             allowed &= np.isin(self._prices(items), codes)
         return allowed
+
+    def check_categories(self, categories: Sequence[str]) -> None:
+        """Raise a DataError, which says what there is, where no item has one of the categories."""
+        known = self.common_categories(10_000)
+        if categories and {*map(str.casefold, known)}.isdisjoint(map(str.casefold, categories)):
+            message = f"no item has it; categories are {', '.join(known[:40])}"
+            raise DataError(f"category {categories[0]!r}: {message}")
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

@@ -149,15 +149,18 @@ class RecommendationService:
         self.catch_up(immediately=True)
         return caption if self._shows_captions else None
 
-    def recommend(self, user: str | None, *, why: bool, **options: Any) -> list[Recommendation]:
-        """A list of `Recommender.recommend`, with explanations if `why`."""
+    def recommend(
+        self, user: str | None, *, n: int, why: bool, offset: int = 0, **options: Any
+    ) -> list[Recommendation]:
+        """A list of `Recommender.recommend`, after the first `offset`, with explanations if `why`."""
         explanations: list[Explanation] = []
         if isinstance(options.get("likes"), str):
             options["likes"] = self.parse_wish(options["likes"])
         understood = str(options["likes"]) if options.get("likes") else None
         tastes = {name: options[name] for name in ("likes", "liked") if name in options}
         with self.recommender() as recommender:
-            rows = recommender.recommend(user, **options).to_dicts()
+            recommender.state.catalog.check_categories(options.get("categories", ()))
+            rows = recommender.recommend(user, n + offset, **options).to_dicts()[offset:]
             if why and rows:
                 items = [row["item"] for row in rows]
                 explanations = recommender.explain_list(user, items, **tastes)

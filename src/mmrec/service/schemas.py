@@ -38,6 +38,9 @@ class RecommendationRequest(_Request):
     """Options of a list of recommendations."""
 
     n: ListLength = Field(10, description="Number of items.")
+    offset: Annotated[int, BeforeValidator(_integral_to_int)] = Field(
+        0, ge=0, le=10_000, description="Number of items to leave out, from the best on."
+    )
     categories: list[Identifier] = Field([], max_length=20, description="Items have one of these.")
     prices: list[PriceTag] = Field([], max_length=3, description="Items have one of these.")
     max_fpr: Share | None = Field(None, description="Hide all but this share of dislikes.")

@@ -32,6 +32,7 @@ class ListForm(BaseModel):
     variety: int = Field(0, ge=0, le=100)
     price: str = Field("", max_length=20)
     category: str = Field("", max_length=200)
+    start: int = Field(0, ge=0, le=10_000)  # places of the list that stand on pages before
 
     def query(self, **changes: Any) -> str:
         """The end of a URL that leads to this form, with some values changed."""
@@ -48,12 +49,13 @@ def home(
     options: dict[str, Any] = {"max_fpr": max_fpr, "diversity": form.variety / 100}
     options["prices"] = [form.price] if form.price else []
     options["categories"] = [form.category] if form.category else []
+    options |= {"n": 12, "offset": form.start, "why": True}
     # The name goes first; without name and text the list is that of an unknown user.
     wish = service.parse_wish(form.likes) if form.likes and not form.user else None
     if wish is not None:
-        cards = service.recommend(None, n=12, why=True, likes=wish, **options)
+        cards = service.recommend(None, likes=wish, **options)
     else:
-        cards = service.recommend(form.user, n=12, why=True, **options)
+        cards = service.recommend(form.user, **options)
     with service.recommender() as recommender:
         _, shown = recommender.saved.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
