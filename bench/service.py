@@ -1,8 +1,10 @@
-"""Measures the service: `python bench/service.py MODEL load|kills [--postgresql]`, on an idle machine.
+"""Measures the service: `python bench/service.py MODEL load|kills|mixed [--postgresql]`, on an idle machine.
 
 load: clients request recommendations over loopback; prints requests a second, latency and memory.
 kills: the server is killed with SIGKILL while clients post reviews, and started again; prints how many
 acknowledged reviews were lost.
+mixed: clients ask for lists, pages and photos, and send reviews and photos of many pixels, while 300
+connections send half a request; prints responses, latency of lists, memory and size of the log.
 
 MODEL is a folder that `mmrec fit` wrote; its live reviews are not changed. With --postgresql, reviews are
 stored in a PostgreSQL of Debian's package, which is started for this.
@@ -11,15 +13,18 @@ stored in a PostgreSQL of Debian's package, which is started for this.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
@@ -28,6 +33,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import polars as pl
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -38,7 +44,7 @@ def main() -> None:
     """Run one measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("measurement", choices=("load", "kills"))
+    parser.add_argument("measurement", choices=("load", "kills", "mixed"))
     parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
@@ -53,6 +59,8 @@ def main() -> None:
         try:
             if arguments.measurement == "load":
                 load(server, arguments.model, arguments.clients, arguments.seconds)
+            elif arguments.measurement == "mixed":
+                mixed(server, arguments.model, arguments.clients, arguments.seconds)
             else:
                 kills(server, arguments.model, arguments.times)
         finally:
@@ -67,12 +75,13 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [*MMREC, "serve", str(model), "--port", str(port), "--database", database]
         self._command += ["--per-minute", "10000000"]
+        self.log = Path(tempfile.gettempdir()) / f"mmrec-serve-{port}.log"
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(self._command, **quiet)
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=log)
         while True:
             try:
                 if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
@@ -118,6 +127,79 @@ def load(server: Server, model: Path, clients: int, seconds: float) -> None:
         f"p50 {np.percentile(milliseconds, 50):.0f} ms, p99 {np.percentile(milliseconds, 99):.0f} ms"
     )
     print(f"memory {before:,.0f} MB before, {server.megabytes:,.0f} MB after")
+
+
+def mixed(server: Server, model: Path, clients: int, seconds: float) -> None:
+    """All kinds of requests at once, beside clients who never finish one."""
+    reviews = pl.read_parquet(model / "reviews.parquet")
+    users, items = (reviews[name].unique().sort().to_list() for name in ("user", "item"))
+    file = io.BytesIO()
+    Image.new("RGBA", (4900, 4900), (200, 30, 60, 200)).save(file, "PNG")
+    end, statuses, lists = 0.0, Counter(), []
+
+    def send_requests(seed: int) -> None:
+        rng = random.Random(seed)
+        with httpx.Client(base_url=server.url, timeout=120) as client:
+            for number in range(1_000_000):
+                if time.monotonic() > end:
+                    return
+                user, item, start = rng.choice(users), rng.choice(items), time.perf_counter()
+                kind = rng.choices(["list", "page", "photo", "review", "upload"], [80, 8, 8, 3, 1])[
+                    0
+                ]
+                if kind == "list":
+                    response = client.get(f"/v1/users/{user}/recommendations")
+                    lists.append(1000 * (time.perf_counter() - start))
+                elif kind == "page":
+                    response = client.get("/", params={"user": user})
+                elif kind == "photo":
+                    response = client.get(f"/photos/{item}")
+                elif kind == "review":
+                    review = {
+                        "user": f"new {seed}",
+                        "item": item,
+                        "rating": 4,
+                        "text": "Good soup.",
+                    }
+                    response = client.post("/v1/reviews", json=review)
+                else:
+                    photo = {"photo": ("a.png", file.getvalue(), "image/png")}
+                    form = {"item": f"new {seed} {number}"}
+                    response = client.post("/v1/items", data=form, files=photo)
+                statuses[kind, response.status_code] += 1
+
+    def hold_half_open() -> None:
+        address, head = (
+            ("127.0.0.1", int(server.url.rpartition(":")[2])),
+            b"GET / HTTP/1.1\r\nHost:",
+        )
+        lines: list[socket.socket] = []
+        while time.monotonic() < end:
+            lines.append(socket.create_connection(address, timeout=60))
+            lines[-1].sendall(head)
+            if len(lines) > 300:
+                lines.pop(0).close()
+            time.sleep(0.01)
+
+    for name, duration in (("warm-up", 10.0), ("measured", seconds)):
+        statuses.clear()
+        lists.clear()
+        before, end = server.megabytes, time.monotonic() + duration
+        with ThreadPoolExecutor(clients + 1) as pool:
+            jobs = [pool.submit(send_requests, hash((name, seed))) for seed in range(clients)]
+            jobs.append(pool.submit(hold_half_open))
+            for job in jobs:
+                job.result()
+    for (kind, status), count in sorted(statuses.items()):
+        print(f"{kind}: {count:,} responses of {status}")
+    p50, p99 = np.percentile(lists, [50, 99])
+    print(f"lists: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    after = server.megabytes
+    print(f"memory {before:,.0f} MB before, {after:,.0f} MB after: {after / before:.2f} times")
+    lines = server.log.read_text().splitlines()
+    others = [line for line in lines if not line.startswith("{")]
+    size = sum(map(len, others)) / 1024
+    print(f"log: {len(lines):,} lines, {size:,.1f} kB of them not of requests")
 
 
 def kills(server: Server, model: Path, times: int) -> None:

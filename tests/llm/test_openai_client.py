@@ -15,7 +15,7 @@ from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_completion
 from mmrec.llm.parsing import check_supported
 from mmrec.llm.types import Answer, Note, Review, Usage
 
@@ -93,6 +93,13 @@ def test_a_server_or_a_key_from_the_environment_is_checked(monkeypatch):
         with pytest.raises(ConfigError, match="MMREC_API_KEY") as refused:
             _ = Endpoint.parse("https://box/v1").api_key
         assert key not in str(refused.value)
+
+
+def test_an_answer_of_many_megabytes_is_cut():
+    reply = {"choices": [{"message": {"content": "[" + "soup," * 6_000_000}, "finish_reason": "stop"}]}
+    answer = parse_completion(reply)
+    assert len(answer.text) < 1_000_000
+    assert answer.finish == "length"
 
 
 def test_keys_go_only_to_their_own_server(monkeypatch):

@@ -89,6 +89,7 @@ class ChatRequest(NamedTuple):
         return Usage(input=tokens, output=self.max_tokens)
 
 
+_MAX_CHARACTERS = 200_000  # of an answer; a server that sends more does not keep to `max_tokens`
 NumberedRequests = Iterable[tuple[int, ChatRequest]]
 # Servers that are no API answer with pages in which these are raised.
 NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
@@ -130,8 +131,10 @@ def parse_completion(reply: dict[str, Any]) -> Answer:
         cached=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
     )
     text = choice["message"].get("content") or ""
-    text = text.encode("utf-8", "replace").decode()  # A lone surrogate cannot be stored.
-    return Answer(text=text, usage=usage, finish=choice.get("finish_reason") or "stop")
+    is_cut = len(text) > _MAX_CHARACTERS
+    text = text[:_MAX_CHARACTERS].encode("utf-8", "replace").decode()  # lone surrogates go
+    finish = "length" if is_cut else choice.get("finish_reason") or "stop"
+    return Answer(text=text, usage=usage, finish=finish)
 
 
 def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
