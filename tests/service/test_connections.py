@@ -49,8 +49,10 @@ def seconds_until_closed(line, began):
 def test_300_half_open_connections_stop_nobody(served, sent):
     before, url = os.path.getsize(served.log), served.client.base_url
     with ExitStack() as stack:
-        for _ in range(300):
+        for number in range(300):
             line = connect(served, stack, sent)
+            if number % 10 == 0:  # also on a connection that is used again
+                served.get("/health")
         served.client.close()
         served.client = type(served.client)(base_url=url, timeout=10)
         for _ in range(5):
@@ -83,6 +85,20 @@ def test_headers_that_come_byte_by_byte_are_not_waited_for(served):
         line = connect(served, stack, REQUEST + b"\r\n")
         assert line.recv(10_000).startswith(b"HTTP/1.1 200")  # a second request on the same line
         assert 1.5 < seconds_until_reset(line, b"G") < 6
+
+
+def test_who_reads_slowly_gets_all(served):
+    document = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    size = len(served.client.get("/openapi.json").content)
+    with ExitStack() as stack:
+        line, began, read = connect(served, stack, 300 * document), time.monotonic(), 0
+        while read < 300 * size and time.monotonic() - began < 8:
+            read += len(line.recv(100_000))
+            time.sleep(0.1)
+        line.settimeout(5)
+        while part := line.recv(10**6):
+            read += len(part)
+        assert read > 300 * size
 
 
 def test_who_does_not_read_is_not_waited_for(served):

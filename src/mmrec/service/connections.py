@@ -4,7 +4,6 @@ import asyncio
 import logging
 import resource
 import time
-from operator import attrgetter
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -33,15 +32,16 @@ def connection_limits(most: int) -> tuple[int, int]:
 class LimitedProtocol(H11Protocol):
     """A connection that is closed where its client takes some `seconds` to send headers or to read.
 
-    Where there are more than `most`, the one that has waited longest for a request is closed.
+    Where there are more than `most`, one that waits for a request is closed: the oldest of those that
+    have never sent one, else that which has waited longest.
     """
 
     def __init__(self, *uvicorn: Any, seconds: float, most: int, **options: Any) -> None:
         super().__init__(*uvicorn, **options)
         self._seconds, self._most = seconds, most
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # when it began to wait for a request
         self._reading: asyncio.TimerHandle | None = None  # until headers must be here
-        self._writing: asyncio.TimerHandle | None = None  # until the client must have read
+        self._writing: asyncio.TimerHandle | None = None  # until the client must have read on
 
     @property
     def _is_waiting(self) -> bool:
@@ -54,45 +54,55 @@ class LimitedProtocol(H11Protocol):
             log.warning("there are more than %d connections; the oldest is closed", self._most)
             limited = [other for other in self.connections if isinstance(other, LimitedProtocol)]
             waiting = [other for other in limited if other._is_waiting]  # at least this one
-            oldest = min(waiting, key=attrgetter("_since"))
+            oldest = min(waiting, key=lambda other: (other.cycle is not None, other._since))
             self.connections.discard(oldest)  # `connection_lost` comes later
             oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self._is_waiting:
-            self._reading = _stop(self._reading)
+            self._stop_timer(self._reading)
+            self._reading = None
         elif self._reading is None:
-            self._since = time.monotonic()
             self._reading = self.loop.call_later(self._seconds, self._stop_waiting)
+
+    def on_response_complete(self) -> None:
+        self._since = time.monotonic()
+        super().on_response_complete()
+        self._watch_writing()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._writing = self.loop.call_later(self._seconds, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._writing = _stop(self._writing)
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        # What the client does not read would keep the connection from being closed.
-        self.loop.call_later(self._seconds, self.transport.abort)
+        self._watch_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._reading, self._writing = _stop(self._reading), _stop(self._writing)
+        for timer in (self._reading, self._writing):
+            self._stop_timer(timer)
 
     def _stop_waiting(self) -> None:
         self._reading = None
         if self._is_waiting:
             self.transport.abort()
 
+    def _watch_writing(self) -> None:
+        """Close the connection unless the client reads a kilobyte a second of what waits for it."""
+        size = self.transport.get_write_buffer_size()
+        if size and self._writing is None:
+            before = self.cycle, size - 1000 * self._seconds
+            self._writing = self.loop.call_later(self._seconds, self._check_writing, *before)
 
-def _stop(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    if timer is not None:
-        timer.cancel()
-    return None
+    def _check_writing(self, cycle: object, enough: float) -> None:
+        self._writing = None
+        if self.cycle is cycle and self.transport.get_write_buffer_size() > max(enough, 0):
+            self.transport.abort()
+        else:
+            self._watch_writing()
+
+    @staticmethod
+    def _stop_timer(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
 
 
 class OncePerSecond(logging.Filter):

@@ -67,7 +67,8 @@ class RequestGuard:
             nonlocal size, is_received
             seconds = None if is_received else deadline - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), seconds)
+                async with asyncio.timeout(seconds):
+                    message = await receive()
             except TimeoutError:
                 headers = {"Connection": "close"}
                 raise HTTPException(408, "the body took too long", headers) from None
