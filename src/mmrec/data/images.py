@@ -83,13 +83,14 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
     return photo
 
 
-def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
+def load_photo(path: Path | IO[bytes], max_pixels: int, side: int | None = None) -> Image.Image:
     """Return a photo as people see it, in RGB: upright, on white, of an animation the first frame.
 
-    Raises a PhotoError for what cannot be decoded, and for more pixels.
+    With a `side` it is made smaller, to at most so many pixels a side. Raises a PhotoError for what
+    cannot be decoded, and for more than `max_pixels`.
     """
     with _opened(path, max_pixels) as image:
-        return _as_seen(image)
+        return _as_seen(image, side)
 
 
 def verify_photo(path: Path | IO[bytes], max_pixels: int) -> None:

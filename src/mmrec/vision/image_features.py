@@ -17,7 +17,7 @@ from PIL import Image
 from mmrec.cache.store import Failure, Provenance, Result, Store
 from mmrec.config import VisionConfig
 from mmrec.console import track
-from mmrec.data.images import load_photo
+from mmrec.data.images import load_photo, verify_photo
 from mmrec.encoder.weights import Placement, Weights, file_digest
 from mmrec.errors import PhotoError
 from mmrec.llm.types import Answer
@@ -140,7 +140,7 @@ class PhotoAnnotator:
     def caption_photo(self, path: Path, captioner: Captioner) -> str:
         """Caption one photo; a PhotoError if it cannot be read, or gets no caption."""
         # First, since the reason why a photo cannot be read is lost among the failures.
-        load_photo(path, self._max_pixels)
+        verify_photo(path, self._max_pixels)
         captions = self.caption_photos([str(path)], captioner)
         if captions.failures:
             raise PhotoError(f"no caption ({next(iter(captions.failures))})")
@@ -188,11 +188,10 @@ class PhotoAnnotator:
 
         def load(number: int) -> tuple[int, Image.Image] | None:
             try:
-                photo = load_photo(Path(paths[number]), self._max_pixels)
+                photo = load_photo(Path(paths[number]), self._max_pixels, self.max_side)
             except PhotoError as error:
                 broken.append((number, Failure(f"photo cannot be read: {error}", final=False)))
                 return None
-            photo.thumbnail((self.max_side, self.max_side))
             return number, photo
 
         def decode(pool: ThreadPoolExecutor) -> PhotoBlocks:
