@@ -10,6 +10,7 @@ from rich import progress
 from rich.console import Console
 
 console = Console(stderr=True, emoji=False)
+hides_bars = False  # set where nobody looks on, as in a service
 _has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
 # Newline and tab stay. Lone surrogates go: they cannot be encoded as UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -21,7 +22,7 @@ def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[C
 
     The `status` returns more to show, some ten times a second; `str` returns nothing.
     """
-    if _has_bar.get():  # work inside of work that has a bar shows none
+    if hides_bars or _has_bar.get():  # work inside of work that has a bar shows none
         yield lambda done, failed=0: None
         return
     columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description:<18}")]

@@ -35,7 +35,8 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     # Workers are new processes: their settings travel in the environment.
     os.environ["MMREC_SERVED_MODEL"] = str(model)
     os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
-    console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
+    address = f"http://{config.host}:{config.port}"
+    console.print(f"serving {model} at {address}", markup=False, soft_wrap=True)
     _start_log()
     most, backlog = connection_limits(config.max_connections)
     protocol = partial(LimitedProtocol, seconds=config.client_seconds, most=most)
@@ -60,10 +61,12 @@ def create_worker_app() -> object:
     """The application of a worker, with the settings in its environment."""
     import torch
 
+    import mmrec.console
     from mmrec.service.app import create_app
 
     # Each thread that handles requests would start OpenMP threads of its own, which wait busily.
     torch.set_num_threads(1)
+    mmrec.console.hides_bars = True
     _start_log()
     config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])
     return create_app(Path(os.environ["MMREC_SERVED_MODEL"]), config)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import resource
 import time
 from typing import Any
@@ -108,7 +109,7 @@ class LimitedProtocol(H11Protocol):
 class OncePerSecond(logging.Filter):
     """Lets one line a second through of each kind, and says with the next how many were left out.
 
-    A kind is a message, with its kind of error, before values are put in; or `record.kind`.
+    A kind is a message, without numbers and what is put in, and its kind of error; or `record.kind`.
     """
 
     max_kinds = 1000
@@ -120,7 +121,8 @@ class OncePerSecond(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is written; True for those whose `record.kind` is None."""
         error = record.exc_info[0] if record.exc_info else None
-        kind = getattr(record, "kind", (record.name, str(record.msg).partition("\n")[0], error))
+        message = re.sub(r"\d+", "0", str(record.msg).partition("\n")[0])
+        kind = getattr(record, "kind", (record.name, message, error))
         if kind is None:
             return True
         now = time.monotonic()
