@@ -57,7 +57,7 @@ def main() -> None:
     config = ServeConfig(database=f"sqlite:///{tempfile.mkdtemp()}/live.sqlite", per_minute=10**9)
     with (
         mock.patch.object(Recommender, "load", return_value=recommender),
-        TestClient(create_app(options.model, config)) as client,
+        TestClient(create_app(options.model, config), base_url="http://localhost") as client,
     ):
         path = "/v1/users/{}/recommendations"
         print_times("HTTP", lambda user: client.get(path.format(user)).raise_for_status(), users)

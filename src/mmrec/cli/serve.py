@@ -35,8 +35,9 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     # Workers are new processes: their settings travel in the environment.
     os.environ["MMREC_SERVED_MODEL"] = str(model)
     os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
-    address = f"http://{config.host}:{config.port}"
-    console.print(f"serving {model} at {address}", markup=False, soft_wrap=True)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    where = f"http://{host}:{config.port}"
+    console.print(f"serving {model} at {where}", markup=False, soft_wrap=True)
     _start_log()
     most, backlog = connection_limits(config.max_connections)
     protocol = partial(LimitedProtocol, seconds=config.client_seconds, most=most)
