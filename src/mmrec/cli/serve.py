@@ -1,5 +1,6 @@
 """`mmrec serve`: serve a saved model over HTTP."""
 
+import ctypes
 import logging
 import os
 from functools import partial
@@ -68,6 +69,11 @@ def create_worker_app() -> object:
     # Each thread that handles requests would start OpenMP threads of its own, which wait busily.
     torch.set_num_threads(1)
     mmrec.console.hides_bars = True
+    # Memory of photos goes back to the system at once: glibc keeps smaller blocks for later, and by
+    # itself takes blocks of up to 32 MB for small ones (mallopt(3), M_MMAP_THRESHOLD).
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 4 << 20)
     _start_log()
     config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])
     return create_app(Path(os.environ["MMREC_SERVED_MODEL"]), config)

@@ -151,7 +151,7 @@ def _as_seen(image: Image.Image, side: int | None = None) -> Image.Image:
     if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 8
         grey = Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
         grey.info, image = image.info, grey
-    elif image.has_transparency_data or image.mode in ("P", "PA"):
+    elif image.mode != "RGBA" and (image.has_transparency_data or image.mode in ("P", "PA")):
         image = image.convert("RGBA")
     if side is not None:
         image.thumbnail((side, side))
