@@ -59,6 +59,8 @@ def main() -> None:
         mock.patch.object(Recommender, "load", return_value=recommender),
         TestClient(create_app(options.model, config), base_url="http://localhost") as client,
     ):
+        while client.get("/ready").status_code != 200:
+            time.sleep(0.05)
         path = "/v1/users/{}/recommendations"
         print_times("HTTP", lambda user: client.get(path.format(user)).raise_for_status(), users)
 

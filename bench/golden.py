@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 from golden_compare import ABSENT, as_stored, differences
 from golden_results import InputFiles, command_results, library_results, model_results
 from mmrec.data.synthetic.city import write_sample_city

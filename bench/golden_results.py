@@ -39,6 +39,7 @@ from mmrec.features.dataset import Dataset
 from mmrec.pipeline import open_models
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
+from serving import wait_until_ready
 
 REVIEW_TEXT = "The ramen was wonderful and cheap. The waiter was slow and the room was loud."
 ITEM_TEXT = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
@@ -262,6 +263,7 @@ def responses(model: Path, user: str, item: str, pages: bool) -> dict[str, Any]:
         return template.format(user=user, item=item) if isinstance(template, str) else template
 
     with TestClient(create_app(model, ServeConfig()), base_url="http://localhost") as client:
+        wait_until_ready(client)
         for page in PAGES if pages else ():
             results[f"page {page}"] = client.get(fill(page)).text.splitlines()
         for name, (path, body) in REQUESTS.items():

@@ -64,6 +64,14 @@ class Service:
         return response.json()
 
 
+def wait_until_ready(client):
+    """Wait until a service that was started answers."""
+    deadline = time.monotonic() + WAIT
+    while (answer := client.get("/ready")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.02)
+
+
 @contextmanager
 def service_in_process(model, **settings):
     """The application in this process, until the block is left; `settings` are those of `ServeConfig`."""
@@ -76,6 +84,7 @@ def service_in_process(model, **settings):
     app = create_app(model, ServeConfig(**settings))
     options = {"base_url": "http://localhost", "follow_redirects": False, "raise_server_exceptions": False}
     with TestClient(app, **options) as client:
+        wait_until_ready(client)
         yield Service(client)
 
 

@@ -58,6 +58,8 @@ class Annotator:
         self.model, self.plan, self._store = model, plan, store
         self._language, self._annotation = config.language, config.annotation
         self.failures: Counter[str] = Counter()
+        # Whether a call that failed for the moment ends with a ModelError, instead of an empty result.
+        self.insists = False
 
     @property
     def note_provenance(self) -> dict[str, object]:
@@ -189,6 +191,8 @@ class Annotator:
             answers = self._answers([*prompts.values()], work)
             for (index, prompt), answer in zip(prompts.items(), answers, strict=True):
                 if isinstance(answer, Failure):
+                    if self.insists and not answer.final:
+                        raise ModelError(answer.reason)
                     self.failures[answer.reason] += 1
                     continue
                 try:

@@ -31,6 +31,7 @@ class ChatClient(LanguageModel):
 
     window: int | None = None
     max_retries = 10  # of one call, after the first try
+    timeout = 600.0  # seconds of one try
     _remedy: ClassVar[str] = ""
     _not_found_hint: ClassVar[str] = "does the URL end in /v1?"
 
@@ -148,7 +149,8 @@ class ChatClient(LanguageModel):
     @property
     def _client_options(self) -> dict[str, Any]:
         url, key = self.endpoint.url, self.endpoint.api_key
-        return {"base_url": url, "api_key": key, "max_retries": self.max_retries}
+        options = {"base_url": url, "api_key": key}
+        return options | {"max_retries": self.max_retries, "timeout": self.timeout}
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

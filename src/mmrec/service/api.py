@@ -87,10 +87,16 @@ def search(
         return service.describe_items(recommender.search(q, n))
 
 
-@router.post("/reviews", status_code=201, responses=error_responses(400))
+@router.post("/reviews", status_code=201, responses=error_responses(400, 409))
 def add_review(review: schemas.ReviewRequest, service: CurrentService) -> schemas.AddedReview:
-    """Store a review; recommendations take it into account at once."""
+    """Store a review, in place of an earlier one of the same user and item; it counts at once."""
     return schemas.AddedReview(review_id=service.add_review(**review.model_dump()))
+
+
+@router.post("/withdrawals", status_code=204, responses=error_responses(400, 404))
+def withdraw_review(pair: schemas.Pair, service: CurrentService) -> None:
+    """Take back what a user has said of an item."""
+    service.withdraw_review(pair.user, pair.item)
 
 
 @router.post("/items", status_code=201, responses=error_responses(400, 409))

@@ -3,18 +3,20 @@
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CollectorRegistry
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import mmrec
@@ -24,24 +26,39 @@ from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.api import CurrentService
 from mmrec.service.live_store import LiveStore, StoredReview
-from mmrec.service.recommendations import ItemExistsError, RecommendationService
+from mmrec.service.model_calls import BusyError
+from mmrec.service.recommendations import ConflictError, RecommendationService
 from mmrec.service.schemas import error_responses
 from mmrec.service.security import RequestGuard
 
 log = logging.getLogger("mmrec.service")
 
 
-def create_app(model: Path, config: ServeConfig) -> FastAPI:
-    """An application that serves a saved model, which is loaded when it starts."""
+def create_app(
+    model: Path, config: ServeConfig, on_failure: Callable[[Exception], None] | None = None
+) -> FastAPI:
+    """An application that serves a saved model, which is loaded beside the first requests: until it is,
+    and live reviews are taken in, only `/health` and `/metrics` answer, others with 503.
+
+    `on_failure` is called if the model cannot be loaded.
+    """
     keys = read_keys(config.keys) if config.keys else []
+
+    def load(app: FastAPI) -> None:
+        try:
+            app.state.service = open_service(model, config)
+        except Exception as error:
+            log.error("%s", error, exc_info=None if isinstance(error, MmrecError) else error)
+            if on_failure:
+                on_failure(error)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        recommender, store = Recommender.load(model), open_live_store(model, config)
-        options = config.sentences, config.max_pixels
-        app.state.service = RecommendationService(recommender, store, *options)
+        thread = threading.Thread(target=load, args=[app], name="load model", daemon=True)
+        thread.start()
         yield
-        store.close()
+        if app.state.service:
+            await run_in_threadpool(app.state.service.close)
 
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(
@@ -52,6 +69,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.service = None
     app.add_middleware(RequestGuard, keys=keys, limits=config, handle_error=_handle_error)
     # The guard checks keys; this dependency only declares them in the OpenAPI document.
     declared = [Depends(HTTPBearer(auto_error=False))] if keys else []
@@ -61,14 +79,15 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
     @app.get("/health", tags=["service"], responses=error_responses(413))
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """The process is running."""
         return {"status": "ok", "version": mmrec.__version__}
 
     @app.get("/ready", tags=["service"], responses=error_responses(413, 503))
     def ready(service: CurrentService) -> dict[str, int]:
         """Model and database can be used; with the number of the last live review."""
-        service.catch_up()
+        if not service.reads_database:
+            raise HTTPException(503, "the database of live reviews does not answer")
         return {"last_review": service.last_numbers[StoredReview]}
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
@@ -78,11 +97,35 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     registry = CollectorRegistry()  # the global one would mix applications of a process
     instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
     instrumentator.add(_log_request, metrics.default(registry=registry))
-    options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
     instrumentator.instrument(app)
+
+    async def metrics_of_requests() -> PlainTextResponse:
+        """Numbers of requests, and how long they took, in the format of Prometheus."""
+        # From the event loop, like `/health`: threads may all be busy.
+        return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     if config.metrics:
-        instrumentator.expose(app, response_class=PlainTextResponse, **options)
+        route = app.get(
+            "/metrics",
+            tags=["service"],
+            responses=error_responses(413),
+            response_class=PlainTextResponse,
+        )
+        route(metrics_of_requests)
     return app
+
+
+def open_service(model: Path, config: ServeConfig) -> RecommendationService:
+    """Load a model, and take in its live reviews; a database that does not answer is waited for."""
+    recommender, store = Recommender.load(model), open_live_store(model, config)
+    while True:
+        try:
+            options = config.sentences, config.max_pixels
+            return RecommendationService(recommender, store, *options)
+        except StoreError as error:
+            log.error("waiting for the database of live reviews: %s", error)
+            time.sleep(1)
+            recommender = Recommender.load(model)  # some reviews may have been taken in
 
 
 def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
@@ -125,8 +168,10 @@ async def _handle_error(request: Request, error: Exception) -> Response:
         status, message = 422, f"Not valid: {', '.join(fields)}"
     elif isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers
-    elif isinstance(error, (DataError, ItemExistsError)):
+    elif isinstance(error, (DataError, ConflictError)):
         status, message = 404 if isinstance(error, DataError) else 409, str(error)
+    elif isinstance(error, BusyError):
+        status, message = 503, f"{error}; try again later"
     elif isinstance(error, MmrecError):
         # The message may contain an address or a path.
         log.error("request %s: %s", request_id, error)
@@ -136,6 +181,8 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     else:
         log.error("request %s failed", request_id, exc_info=error)
         status, message = 500, "internal error; the log has the details under this id"
+    if status == 503:
+        headers = {"Retry-After": "5"}
     if is_page:
         return web.error_page(status, message, headers)
     return JSONResponse({"error": message, "request_id": request_id}, status, headers)

@@ -1,42 +1,50 @@
 """A recommender that takes in live reviews and items, for the API and the pages."""
 
+import hashlib
+import json
 import logging
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mmrec.data.images import encode_thumbnail
+from mmrec.encoder.known_vectors import InformedEncoder
 from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
 from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import open_models
 from mmrec.recommender.explain import Explanation, with_sentences
+from mmrec.recommender.live_reviews import LiveReview
 from mmrec.recommender.recommender import Recommender
+from mmrec.service.live_feed import LiveFeed
 from mmrec.service.live_store import Entry, LiveStore, StoredItem, StoredReview
+from mmrec.service.model_calls import BusyError, ModelCalls
 from mmrec.service.schemas import Item, ItemProfile, Recommendation
 from mmrec.vision.image_features import PhotoAnnotator
 
 log = logging.getLogger("mmrec.service")
 
 
-class ItemExistsError(MmrecError):
-    """An item that is to be added exists already."""
+class ConflictError(MmrecError):
+    """What is to be added has an id that something else has."""
 
 
 class RecommendationService:
-    """A saved recommender with live reviews and items; a DataError means an unknown item.
+    """A saved recommender with live reviews and items; a DataError means an unknown item or review.
 
     With `sentences` a language model writes one for every explanation; photos of new items may have
-    `max_pixels`.
+    `max_pixels`. No lock of the recommender is held while the database or a language model is asked; a
+    thread takes in what they have answered.
     """
 
     def __init__(
@@ -49,104 +57,170 @@ class RecommendationService:
         self._recommender, self._store, self._sentences = recommender, store, sentences
         self._max_pixels = max_pixels
         self._lock = threading.RLock()  # guards the recommender
-        self._models, config = recommender.models, recommender.config
-        self._models_lock: AbstractContextManager[Any] = self._lock
+        # Those who write have models of their own, so that readers never wait for them.
+        self._models, config = open_models(recommender.config), recommender.config
+        self._model_calls = ModelCalls(self._models)
+        self._reader_models = recommender.models
         # The builtin captioner names colours, which tell visitors nothing.
         self._shows_captions = config.vision.captioner != "builtin"
-        if config.language.llm != "builtin" or self._shows_captions:
-            # They are slow: requests without new text do not wait for them.
-            self._models, self._models_lock = open_models(config), threading.Lock()
         for models in (recommender.models, self._models):
             # Visitors wait for a long run on the store only if they would pay again.
             models.store.max_wait = 1.0
+        encoder = json.dumps(self._models.encoder.provenance, sort_keys=True)
+        self._encoder_name = hashlib.sha256(encoder.encode()).hexdigest()
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
         # Of the entries in the recommender. Items come first: their descriptions count
         # even if a review of them was stored before.
         self.last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
-        self._last_poll = 0.0
         self._saved_items = frozenset(recommender.state.online.codes["item"])
+        self._feed = LiveFeed(self._take_in_new)
+        self._take_in_new()
         recommender.state.warm_up()
-        self.catch_up(immediately=True)
+        self._feed.start()
+
+    def close(self) -> None:
+        """Follow the database no longer, and close it."""
+        self._feed.stop()
+        self._store.close()
+
+    @property
+    def reads_database(self) -> bool:
+        """Whether the database of live reviews answers."""
+        return self._feed.catch_up(2.0, insist=True)
 
     @contextmanager
     def recommender(self) -> Iterator[Recommender]:
         """The recommender with all reviews that were stored so far, for this thread alone."""
+        self._feed.catch_up()
         with self._lock:
-            self.catch_up()
             yield self._recommender
 
-    def catch_up(self, *, immediately: bool = False) -> None:
-        """Take in what any process has stored; reads at most every half a second."""
-        with self._lock:
-            if not immediately and time.monotonic() - self._last_poll < 0.5:
-                return
-            for table in self.last_numbers:
-                while entries := self._store.since(table, self.last_numbers[table]):
-                    for entry in entries:
-                        self._take_in(entry)
-                        self.last_numbers[table] = entry.number
-            self._last_poll = time.monotonic()
+    def _take_in_new(self) -> None:
+        """Take in what any process has stored; only one thread does so."""
+        while items := self._store.since(StoredItem, self.last_numbers[StoredItem]):
+            for item in items:
+                self._take_in_item(item)
+                self.last_numbers[StoredItem] = item.number
+        while reviews := self._store.since(StoredReview, self.last_numbers[StoredReview]):
+            self._take_in_reviews(reviews)
+            self.last_numbers[StoredReview] = reviews[-1].number
 
-    def _take_in(self, entry: Entry) -> None:
-        try:
+    def _take_in_item(self, entry: StoredItem) -> None:
+        with self._leave_out_broken([entry]):
             note = Note.model_validate_json(entry.note)
-            if isinstance(entry, StoredReview):
-                review = entry.user, entry.item, entry.rating, entry.text, entry.review_id
-                self._recommender.add_review(*review, note, entry.created)
-            elif isinstance(entry, StoredItem):
-                options: dict[str, Any] = {"name": entry.name, "description": entry.description}
+            texts = [entry.description, *_sentences(note)]
+            self._reader_models.encoder.encode(texts)  # what takes long goes before the lock
+            options: dict[str, Any] = {"name": entry.name, "description": entry.description}
+            with self._lock:
                 if entry.caption is not None:
                     self._live_captions[entry.item] = entry.caption
                     options["captions"] = [entry.caption]
                 self._recommender.add_item(entry.item, note=note, **options)
+
+    def _take_in_reviews(self, entries: Sequence[StoredReview]) -> None:
+        outcome: dict[tuple[str, str], LiveReview | None] = {}
+        known: dict[str, np.ndarray] = {}
+        for entry in entries:
+            with self._leave_out_broken([entry]):
+                pair, review = (entry.user, entry.item), None
+                if entry.rating is not None:
+                    note = Note.model_validate_json(entry.note)
+                    day = str(entry.created.date())
+                    content = entry.rating, entry.text, entry.review_id
+                    review = LiveReview(entry.user, entry.item, *content, note, day)
+                    known |= self._stored_vectors(entry, note)
+                outcome[pair] = review
+        with self._leave_out_broken(entries):
+            models = self._reader_models
+            informed = replace(models, encoder=InformedEncoder(models.encoder, known))
+            changes = self._recommender.read_changes(outcome, informed)
+            with self._lock:
+                self._recommender.apply(changes)
+
+    def _stored_vectors(self, entry: StoredReview, note: Note) -> dict[str, np.ndarray]:
+        """Vectors by text, if those that are stored are of the same encoder."""
+        texts = _texts(entry.text, note)
+        if entry.vectors is None or entry.encoder != self._encoder_name:
+            return {}
+        vectors = np.frombuffer(entry.vectors, np.float16)
+        if len(vectors) % len(texts):
+            return {}
+        return dict(zip(texts, vectors.reshape(len(texts), -1), strict=True))
+
+    @contextmanager
+    def _leave_out_broken(self, entries: Sequence[Entry]) -> Iterator[None]:
+        try:
+            yield
         except (ModelError, StoreError):
-            raise  # not the entry's fault: the next call tries again
+            raise  # not the entry's fault: the next read tries again
         except Exception as error:  # a broken entry must not keep out those after it
             # The message is not logged, since it may quote the review.
-            table, reason = entry.__tablename__, type(error).__name__
-            log.error("%s: number %d was left out: %s", table, entry.number, reason)
-
-    def _write_note(self, text: str) -> str:
-        with self._models_lock:
-            return self._models.annotator.write_notes([text])[0].model_dump_json()
+            numbers = f"number {entries[0].number}"
+            if len(entries) > 1:
+                numbers = f"numbers {entries[0].number} to {entries[-1].number}"
+            table, reason = entries[0].__tablename__, type(error).__name__
+            log.error("%s: %s was left out: %s", table, numbers, reason)
 
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Annotate a review, store it, take it in; return its id, if need be a new one."""
-        values = {"user": user, "item": item, "rating": rating, "text": text}
-        values["review_id"] = review_id = review_id or uuid.uuid4().hex
-        self._store.add(StoredReview(**values, note=self._write_note(text)))
-        self.catch_up(immediately=True)
+        """Annotate a review, store it, take it in; return its id, if need be a new one.
+
+        It takes the place of an earlier one by the same user of the same item. Raises a ConflictError
+        if the user has another review with this id.
+        """
+        with self._model_calls as models:
+            (note,) = models.annotator.write_notes([text])
+            vectors = models.encoder.encode(_texts(text, note))
+        review = StoredReview(user=user, item=item, rating=rating, text=text)
+        review.review_id = review_id = review_id or uuid.uuid4().hex
+        review.note, review.encoder = note.model_dump_json(), self._encoder_name
+        review.vectors, content = vectors.tobytes(), review.content
+        is_new = self._store.add(review)
+        if not is_new and self._store.find_review(user, review_id).content != content:
+            problem = f"{user!r} has written another review with the id {review_id!r}"
+            raise ConflictError(f"{problem}, or has withdrawn it; leave the id out")
+        self._feed.catch_up(2.0, insist=True)
         return review_id
+
+    def withdraw_review(self, user: str, item: str) -> None:
+        """Take back what a user has said of an item; a DataError if there is nothing."""
+        with self.recommender() as recommender:
+            if not recommender.has_reviewed(user, item):
+                raise DataError(f"{user!r} has written no review of {item!r}")
+        self._store.withdraw(user, item)
+        self._feed.catch_up(2.0, insist=True)
 
     def add_item(
         self, item: str, name: str | None, description: str, photo: IO[bytes] | None
     ) -> str | None:
         """Annotate a new item, store it, take it in; return a caption of its photo.
 
-        Raises a PhotoError or DataError for unusable content, and an ItemExistsError for an
+        Raises a PhotoError or DataError for unusable content, and a ConflictError for an
         item of the model, or with other content.
         """
         if item in self._saved_items:
-            raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
+            raise ConflictError(f"item {item!r} exists already; add a review of it instead")
         small = caption = None
         if photo is not None:
             small = encode_thumbnail(photo, self._max_pixels)
-            with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models_lock:
+            with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._model_calls as models:
                 file.write(small)
                 file.flush()
-                annotator = PhotoAnnotator(self._models.store, self._max_pixels)
-                caption = annotator.caption_photo(Path(file.name), self._models.captioner)
+                annotator = PhotoAnnotator(models.store, self._max_pixels)
+                caption = annotator.caption_photo(Path(file.name), models.captioner)
         captions = [caption] if caption else []
         self._recommender.state.online.check_item_content(description, captions)
         content = {"name": name, "description": description, "caption": caption}
-        note = self._write_note(description)
-        if not self._store.add(StoredItem(item=item, photo=small, note=note, **content)):
+        with self._model_calls as models:
+            (note,) = models.annotator.write_notes([description])
+        if not self._store.add(
+            StoredItem(item=item, photo=small, note=note.model_dump_json(), **content)
+        ):
             stored = self._store.find_item(item)
             if any(getattr(stored, field) != value for field, value in content.items()):
-                raise ItemExistsError(f"item {item!r} was added before; add a review of it instead")
-        self.catch_up(immediately=True)
+                raise ConflictError(f"item {item!r} was added before; add a review of it instead")
+        self._feed.catch_up(2.0, insist=True)
         return caption if self._shows_captions else None
 
     def recommend(
@@ -165,8 +239,8 @@ class RecommendationService:
                 items = [row["item"] for row in rows]
                 explanations = recommender.explain_list(user, items, **tastes)
         if explanations and self._sentences:
-            with self._models_lock:
-                explanations = with_sentences(explanations, self._models.annotator.write_reasons)
+            with suppress(BusyError, ModelError), self._model_calls as models:
+                explanations = with_sentences(explanations, models.annotator.write_reasons)
         pairs = zip_longest(rows, explanations)
         shared: dict[str, Any] = {"understood": understood}
         return [Recommendation(**row, why=why, **shared) for row, why in pairs]
@@ -174,11 +248,11 @@ class RecommendationService:
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted; a slow language model keeps no other request waiting."""
         wish: Wish | None = None
-        if self._models is not self._recommender.models:
-            with self._models_lock:
-                (wish,) = self._models.annotator.read_wishes([text])
-                if wish is None:
-                    log.warning("a wish was read by rules: the language model did not answer")
+        if self._recommender.config.language.llm != "builtin":
+            with suppress(BusyError), self._model_calls as models:
+                (wish,) = models.annotator.read_wishes([text])
+            if wish is None:
+                log.warning("a wish was read by rules: the language model did not answer")
         with self.recommender() as recommender:
             catalog = recommender.state.catalog
             return catalog.resolve_names(wish) if wish else catalog.parse_wish(text)
@@ -232,10 +306,21 @@ class RecommendationService:
             return [online.ids["item"][code] for code in codes]
 
 
+def _sentences(note: Note) -> list[str]:
+    return [note.gist, *note.likes, *note.dislikes]
+
+
+def _texts(text: str, note: Note) -> list[str]:
+    """All that is encoded of a review."""
+    return list(dict.fromkeys([text, *filter(None, _sentences(note))]))
+
+
 _thumbnail = lru_cache(maxsize=512)(encode_thumbnail)
 
 
 async def current_service(request: Request) -> RecommendationService:
     """The service that handles a request; asynchronous, to save a change of threads."""
-    service: RecommendationService = request.app.state.service
+    service: RecommendationService | None = request.app.state.service
+    if service is None:
+        raise HTTPException(503, "the model is being loaded; try again soon")
     return service
