@@ -24,4 +24,4 @@ def test_every_response_is_as_described(model, tmp_path):
         command = [sys.executable, "-c", program, "--config-file", str(config), "run", url, *flags]
         run = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Tested: 13" in run.stdout
+    assert "Tested: 14" in run.stdout

@@ -24,7 +24,9 @@ STARTED = r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)'
 def ask(served, user):
     """The worker that takes a new connection: since when it has answered, and what a user reviewed."""
     with httpx.Client(base_url=served.client.base_url, timeout=30) as client:
-        reviewed = client.get(f"/v1/users/{user}").json()["reviewed"]
+        while (answer := client.get(f"/v1/users/{user}")).status_code == 503:  # it loads its model
+            time.sleep(0.1)
+        reviewed = answer.json()["reviewed"]
         return re.search(STARTED, client.get("/metrics").text)[1], reviewed
 
 
