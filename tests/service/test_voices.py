@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,16 +85,27 @@ def test_a_withdrawn_review_is_gone_from_lists_and_from_the_database(model, data
         assert item not in service.get(f"/v1/users/{user}")["reviewed"]
 
 
+def loaded(ask):
+    """The answer to a request, which is repeated while a worker still loads its model."""
+    deadline = time.monotonic() + 60
+    while (answer := ask()).status_code == 503:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+    return answer
+
+
 def test_whichever_worker_answers_knows_what_any_has_acknowledged(model, database, fitted):
     items = fitted.state.dataset.data.items
     with serving(model, "--database", database, "--workers", "2", "--per-minute", "100000") as service:
         for number in range(30):
             user, item = f"user {number}", items[number % len(items)]
-            service.post("/v1/reviews", review(user, item, 5, "Good soup."), 201)
+            sent = review(user, item, 5, "Good soup.")
+            assert loaded(partial(service.client.post, "/v1/reviews", json=sent)).status_code == 201
             # Each on a connection of its own, so that both workers answer.
             for _ in range(3):
                 with type(service.client)(base_url=service.client.base_url, timeout=30) as client:
-                    assert client.get(f"/v1/users/{user}").json()["reviewed"] == [item]
+                    answer = loaded(partial(client.get, f"/v1/users/{user}"))
+                    assert answer.json()["reviewed"] == [item]
 
 
 def test_nobody_waits_long_for_a_database_that_hangs():
