@@ -49,6 +49,8 @@ class Behaviour:
     context: int = 0  # tokens that a prompt may have; 0 for no limit
     overflow: str = "refuse"  # a longer prompt with 400, or `cut` its beginning without a word
     reject_parameters: tuple[str, ...] = ()
+    # Requests that hold a word are refused: the word, a status, and the body, JSON or text.
+    refusals: tuple[tuple[str, int, object], ...] = ()
     gullible: bool = False  # obey orders that stand in the user's text
     batch_polls: int = 1  # a batch ends when it is looked at for so many times
     batch_failures: float = 0.0  # share of the lines of a batch that fail
@@ -105,6 +107,11 @@ def complete(behaviour, body, chance=None):
 
 
 def check_request(behaviour, body):
+    for word, status, answer in behaviour.refusals:
+        if word in json.dumps(body["messages"]):
+            refusal = Refusal(status, "")
+            refusal.body = answer
+            raise refusal
     if body.get("model") not in behaviour.models:
         raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
     for name in behaviour.reject_parameters:

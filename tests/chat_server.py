@@ -162,6 +162,8 @@ def build_app(server):
         return JSONResponse({"id": f"chatcmpl-{digest[:24]}", "created": int(time.time()), **completion})
 
     async def refuse(request, refusal):
+        if isinstance(refusal.body, str):
+            return Response(refusal.body, refusal.status, refusal.headers)
         return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
     async def create_completion(request):

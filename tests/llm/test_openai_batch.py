@@ -149,10 +149,11 @@ def test_a_refused_line_fails_for_good_until_a_retry(server, tmp_path):
 
 
 @pytest.mark.parametrize("status", [400, 422, 401, 403, 404, 408, 409, 429, 500])
-def test_only_refusals_of_the_request_itself_are_final(status):
+def test_refusals_of_the_request_itself_are_not_collected_again(status):
     response = {"status_code": status, "body": {"error": {"message": "No."}}}
     result = parse_batch_result(json.dumps({"custom_id": "a", "response": response}).encode())
-    assert result == (("a", Failure("the server refused: No.")) if status in (400, 422) else None)
+    refusal = Failure("the server refused: No.", final=False)
+    assert result == (("a", refusal) if status in (400, 422) else None)
     assert parse_batch_result(b"half a li") is None
 
 

@@ -114,8 +114,12 @@ class Dataset:
 
     @cached_property
     def notes(self) -> list[Note]:
-        """(n) notes; each review is read by itself."""
-        return self.earlier_notes or self.models.annotator.write_notes(self.texts)
+        """(n) notes; each review is read by itself. A ModelError if most could not be."""
+        if self.earlier_notes:
+            return self.earlier_notes
+        notes = self.models.annotator.write_notes(self.texts)
+        self.models.annotator.insist_on_answers()
+        return notes
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
         """Notes of some reviews whose likes and dislikes are sentences of the review itself."""
@@ -131,13 +135,15 @@ class Dataset:
         return self._note_sums[key]
 
     def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
-        """A summary of the reviews of every view."""
+        """A summary of the reviews of every view; a ModelError if most could not be written."""
         if self.given_summary is not None:
             return [self.given_summary] * len(views)
         ratings, times = self.data.rating.tolist(), self.data.time.tolist()
         reviews = list(map(Review, self.texts, ratings, times, self.part.tolist()))
         groups = [[reviews[row] for row in rows] for rows in views.review_sets()]
-        return self.models.annotator.write_summaries(kind, groups)
+        summaries = self.models.annotator.write_summaries(kind, groups)
+        self.models.annotator.insist_on_answers()
+        return summaries
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""
@@ -148,8 +154,11 @@ class Dataset:
 
     @cached_property
     def captions(self) -> Captions:
-        """Captions of the photos of reviews and items that came without captions."""
-        return self._photo_annotator.caption_photos(self._uncaptioned(), self.models.captioner)
+        """Captions of photos that came without; a ModelError if most could not be captioned."""
+        captioner = self.models.captioner
+        captions = self._photo_annotator.caption_photos(self._uncaptioned(), captioner)
+        captions.insist()
+        return captions
 
     @property
     def captions_missing(self) -> int:

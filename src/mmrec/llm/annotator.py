@@ -18,6 +18,7 @@ from mmrec.llm.lexicon import is_wish
 from mmrec.llm.parsing import AnnotationT
 from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, sanitize
 from mmrec.llm.types import (
+    HOW_TO_GO_ON,
     Answer,
     LanguageModel,
     Note,
@@ -58,6 +59,8 @@ class Annotator:
         self.model, self.plan, self._store = model, plan, store
         self._language, self._annotation = config.language, config.annotation
         self.failures: Counter[str] = Counter()
+        # Prompts by kind of task: all, and those without a usable answer.
+        self._asked, self._unanswered = Counter[str](), Counter[str]()
         # Whether a call that failed for the moment ends with a ModelError, instead of an empty result.
         self.insists = False
 
@@ -74,6 +77,14 @@ class Annotator:
         reasons = [f"{count:,} times {reason}" for reason, count in self.failures.most_common(3)]
         failed = f"{self.failures.total():,} prompts failed, and their results are missing"
         return f"{failed}: {'; '.join(reasons)}"
+
+    def insist_on_answers(self) -> None:
+        """Raise a ModelError where most prompts of a kind failed, since the rest tells little."""
+        for name, unanswered in self._unanswered.items():
+            if 2 * unanswered > self._asked[name] and self.plan is None:
+                kind = f"{unanswered:,} of {self._asked[name]:,} prompts ({name})"
+                reason, _ = self.failures.most_common(1)[0]
+                raise ModelError(f"{kind} have no usable answer: {reason}. {HOW_TO_GO_ON}")
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
@@ -203,6 +214,9 @@ class Annotator:
                     reasons[f"no usable answer, also when asked again: {error}"] += 1
             prompts = retries
         self.failures.update(reasons)
+        asked = [index for index, group in enumerate(texts) if group]
+        self._asked[name] += len(asked)
+        self._unanswered[name] += sum(results[index] is None for index in asked)
         return results
 
     def _answers(self, prompts: Sequence[Prompt], title: str) -> list[Answer | Failure]:

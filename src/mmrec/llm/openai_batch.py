@@ -116,7 +116,7 @@ class BatchClient(ChatClient):
         self._probed: set[bool] = set()
         self._budget_reached: BudgetReached | None = None
 
-    def complete(self, requests: NumberedRequests) -> AnswerStream:
+    def _stream(self, requests: NumberedRequests) -> AnswerStream:
         """Give the answers that have come; submit what was not submitted before.
 
         Raises AnswersPending where some are still with the server, BudgetReached where none is and
@@ -175,7 +175,7 @@ class BatchClient(ChatClient):
         try:
             if is_plain in self._probed:
                 return self.costs.reserve(request.max_usage)
-            ((_, answer),) = super().complete([(0, request)])
+            ((_, answer),) = super()._stream([(0, request)])
         except BudgetReached as reached:
             self._budget_reached = reached
             return None

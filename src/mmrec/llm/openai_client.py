@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from mmrec.cache.store import Failure
 from mmrec.console import console, escape_text, single_line
-from mmrec.errors import ModelError
+from mmrec.errors import MmrecError, ModelError
 from mmrec.llm import openai_protocol as protocol
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import NOT_THE_API, ChatRequest, Endpoint, NumberedRequests
@@ -87,7 +88,29 @@ class ChatClient(LanguageModel):
         return self.complete(to_requests())
 
     def complete(self, requests: NumberedRequests) -> AnswerStream:
-        """Make calls as requests come; before an error come answers of calls in flight."""
+        """Make calls as requests come; before an error come answers of calls in flight.
+
+        Texts that the server refuses come last. Where these are more than a few, and more than those
+        it answered, the server is to blame, and the refusals are not final.
+        """
+        refused: list[tuple[int, Failure]] = []
+        answered, error = 0, None
+        try:
+            for number, answer in self._stream(requests):
+                if isinstance(answer, Failure) and answer.final:
+                    refused.append((number, answer))
+                    continue
+                answered += isinstance(answer, Answer)
+                yield number, answer
+        except MmrecError as reason:
+            error = reason
+        for number, refusal in refused:
+            yield number, replace(refusal, final=len(refused) <= max(9, answered))
+        if error is not None:
+            raise error
+
+    def _stream(self, requests: NumberedRequests) -> AnswerStream:
+        """As `complete`, all results as they come."""
         waiting = chain(requests)
         first = next(waiting, None)
         if first is None:  # no connection is needed
@@ -189,16 +212,19 @@ class ChatClient(LanguageModel):
                     # The openai package's own types take twice the time of all the rest.
                     reply = await client.post("/chat/completions", body=body, cast_to=Response)
                     answer = protocol.parse_completion(reply.json())
-                except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                    refusal = str(getattr(error, "param", None) or self._describe(error))
-                    feature = protocol.refused_feature(refusal, body)
-                    if feature is None:
-                        return Failure(f"the server refused: {self._describe(error)}")
-                    refused |= {feature}
                 except (openai.AuthenticationError, openai.NotFoundError) as error:
                     details = f"model {self.model}, key from {self.endpoint.key_variable}"
                     message = f"{self._server}: {self._describe(error)} ({details})"
                     raise ModelError(message) from None
+                except openai.APIStatusError as error:
+                    refusal = str(error.param or self._describe(error))
+                    is_refused = error.status_code in (400, 422)
+                    if is_refused and (feature := protocol.refused_feature(refusal, body)):
+                        refused |= {feature}
+                    elif protocol.is_about_text(error.status_code, error.body):
+                        return Failure(f"the server refused: {self._describe(error)}")
+                    else:
+                        return self._count_failure(error)
                 except (openai.APIError, *NOT_THE_API) as error:
                     return self._count_failure(error)
                 else:
@@ -209,18 +235,21 @@ class ChatClient(LanguageModel):
                     return answer
 
     def _count_failure(self, error: Exception) -> Failure:
-        """A call that failed after all retries; many of them in a row end the run."""
+        """A call that failed, but not for its text; many of them in a row end the run."""
         self._failure_streak += 1
         reason = f"{type(error).__name__}: {self._describe(error)}"
         if self._failure_streak >= 20 + self._in_flight:
             times = f"{self._failure_streak} times in a row, the last time with {reason}"
-            remedy = "Answers until then are kept; run the same again to go on"
+            remedy = "Mend the server or --llm, and run the same again: answers until then are kept"
             raise ModelError(f"{self._server} failed {times}. {remedy}")
         return Failure(reason, final=False)
 
     def _describe(self, error: BaseException) -> str:
         """The message of an error in one line, without the key, which some servers repeat."""
         message = single_line(str(getattr(error, "message", None) or error))
+        if message.startswith("Error code") and " - " not in message:
+            words = protocol.error_words(getattr(error, "body", None))
+            message = single_line(f"{message} - {words}").removesuffix(" - ")
         return escape_text(message.replace(self.endpoint.api_key, "(a key)"), 300)
 
     def _warn_of_cut(self, request: ChatRequest, answer: Answer) -> None:

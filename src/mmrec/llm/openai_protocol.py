@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mmrec.cache.store import Failure
-from mmrec.console import escape_text
+from mmrec.console import escape_text, single_line
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.types import Answer, Usage, estimate_tokens
 
@@ -121,6 +121,51 @@ def refused_feature(refusal: str, body: dict[str, Any]) -> str | None:
     return None
 
 
+# What servers say of a text or photo that they will never answer: filters of content, then sizes, then
+# files that are no images. What is wrong with an account shows in similar words.
+_ABOUT_TEXT = re.compile(
+    r"content.?(filter|manage|policy|exists risk)|\bmoderat|flagged|safety (system|filter|polic)"
+    r"|usage polic|inappropriate|prohibited.?content|guardrail|data.?inspection|high risk|sensitive"
+    r"|context.?(length|window|size)|maximum (model |input )?length|string_above_max"
+    r"|reduce the length|at most [\d,]+ (characters|tokens)|too many (input )?tokens"
+    r"|\b(prompt|inputs?|request|messages?|text|payload|entity|image|file)\b.{0,60}"
+    r"(too (long|large|big|many)|exceed|longer than|must (be <|have less))"
+    r"|(invalid|unsupported|corrupt\w*) image\b(?! (input|content|type))|invalid_image"
+    r"|image_(too|parse)|(decode|process|identify|load) (the |this )?image\b(?! \w*(input|processor))",
+    re.IGNORECASE,
+)
+_ABOUT_ACCOUNT = re.compile(r"account|organi[sz]ation|billing|quota|api.?key|credit", re.IGNORECASE)
+_SAID_IN = ("error", "errors", "innererror", "detail", "title", "message", "msg")
+_SAID_IN += ("code", "type", "param", "loc")
+
+
+def error_words(body: object, depth: int = 6) -> str:
+    """What a refusal says, in whatever form, without what it repeats of the request."""
+    if isinstance(body, Mapping):
+        said = [body[name] for name in _SAID_IN if name in body]
+    elif isinstance(body, list):
+        said = body[:10]
+    else:
+        return "" if body is None else str(body)[:2000]
+    return " ".join(filter(None, (error_words(part, depth - 1) for part in said if depth)))
+
+
+def is_about_text(status: int, body: object) -> bool:
+    """Whether a refusal (4xx) is about the text or photo of this call, which no server would answer: not
+    about the server, its model, a parameter or the key."""
+    words = error_words(body)
+    param = body.get("param") if isinstance(body, Mapping) else None
+    if (
+        _ABOUT_ACCOUNT.search(words)
+        or status in (401, 404, 408, 409, 429)
+        or not 400 <= status < 500
+    ):
+        return False
+    if isinstance(param, str) and not re.match("messages|input|prompt|content|image", param):
+        return False
+    return status == 413 or bool(_ABOUT_TEXT.search(words))
+
+
 def parse_completion(reply: dict[str, Any]) -> Answer:
     """A chat completion, word for word; one of `NOT_THE_API` is raised where it is none."""
     choice = reply["choices"][0]
@@ -146,8 +191,9 @@ def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
         status, body = response.get("status_code", 0), response.get("body") or {}
         if status == 200:
             return result["custom_id"], parse_completion(body)
-        if 400 <= status < 500 and status not in temporary:
-            message = str((body.get("error") or {}).get("message") or json.dumps(body))
-            refusal = Failure(f"the server refused: {escape_text(message, 300)}")
-            return result["custom_id"], refusal
+        error = body.get("error") or body
+        is_final = is_about_text(status, error)
+        if is_final or (400 <= status < 500 and status not in temporary):
+            reason = f"the server refused: {escape_text(single_line(error_words(error)), 300)}"
+            return result["custom_id"], Failure(reason, is_final)
     return None

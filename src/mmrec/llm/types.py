@@ -16,6 +16,11 @@ PRICE_TAGS: tuple[PriceTag, ...] = get_args(PriceTag)
 Texts = tuple[str, ...]
 MAX_WISH_WORDS = 60
 """A longer text is read as a description of tastes, such as reviews, not as a wish."""
+HOW_TO_GO_ON = (
+    "Mend the server, or name another model, and run the same again, with --retry-failed where the "
+    "server refused for good: answers that came are kept"
+)
+"""What to do where most calls of a model failed."""
 
 
 class _Opinions(BaseModel, frozen=True, extra="forbid"):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -19,17 +19,20 @@ from mmrec.config import VisionConfig
 from mmrec.console import track
 from mmrec.data.images import load_photo, verify_photo
 from mmrec.encoder.weights import Placement, Weights, file_digest
-from mmrec.errors import PhotoError
-from mmrec.llm.types import Answer
+from mmrec.errors import ModelError, PhotoError
+from mmrec.llm.types import HOW_TO_GO_ON, Answer
 from mmrec.vision.captioner import Captioner, PhotoBlocks
+
+UNREADABLE = "photo cannot be read"
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions by path, "" where there is none, and how many fail for which reason."""
+    """Captions by path, "" where there is none, and how many fail for which reason; one in full."""
 
     texts: dict[str, str]
     failures: Counter[str]
+    example: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not (total := self.failures.total()):
@@ -37,6 +40,13 @@ class Captions:
         top = self.failures.most_common(3)
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in top)
         return f"{total:,} of {len(self.texts):,} photos have no caption: {reasons}"
+
+    def insist(self) -> None:
+        """Raise a ModelError where most photos that can be read got no caption."""
+        unreadable = self.failures[UNREADABLE]
+        asked, failed = len(self.texts) - unreadable, self.failures.total() - unreadable
+        if 2 * failed > asked:
+            raise ModelError(f"{self}; the first: {self.example[0]}. {HOW_TO_GO_ON}")
 
 
 class LocalPhotoModel:
@@ -131,7 +141,10 @@ class PhotoAnnotator:
         results = self._get_or_compute(paths, captioner, "captioning photos")
         for path, result in results.items():
             if isinstance(result, Failure):
-                captions.failures[result.reason.partition(":")[0]] += 1
+                reason = result.reason.partition(":")[0]
+                captions.failures[reason] += 1
+                if reason != UNREADABLE and not captions.example:
+                    captions.example.append(result.reason)
                 captions.texts[path] = ""
             else:
                 captions.texts[path] = Answer.model_validate_json(result).text
@@ -190,7 +203,7 @@ class PhotoAnnotator:
             try:
                 photo = load_photo(Path(paths[number]), self._max_pixels, self.max_side)
             except PhotoError as error:
-                broken.append((number, Failure(f"photo cannot be read: {error}", final=False)))
+                broken.append((number, Failure(f"{UNREADABLE}: {error}", final=False)))
                 return None
             return number, photo
 
@@ -217,7 +230,7 @@ class PhotoAnnotator:
             try:
                 return file_digest(Path(path))
             except OSError as error:
-                return Failure(f"photo cannot be read: {error.strerror}", final=False)
+                return Failure(f"{UNREADABLE}: {error.strerror}", final=False)
 
         unique = list(dict.fromkeys(paths))
         new = [path for path in unique if path not in self._hashes]
