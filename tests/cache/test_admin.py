@@ -147,7 +147,6 @@ def test_a_bad_line_costs_only_itself_and_the_first_is_named(tmp_path):
         line(value="\ud800"): "hex escape",
         line(value="YQ", base64=True): "padding",
         line(value="Y!Q=", base64=True): "base64",
-        **{line(created=created): "created: " for created in (-1, 10**30, "5", True)},
     }
     for bad, reason in cases.items():
         path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
@@ -158,6 +157,48 @@ def test_a_bad_line_costs_only_itself_and_the_first_is_named(tmp_path):
         assert counts.reason.startswith("line 3: ")
         assert reason in counts.reason
         assert (row["kind"], row["model"], row["results"], row["bytes"]) == ("note", None, 2, 8)
+
+
+CLOCKS = {-62135596800: None, 253402300799: None, -1: None, 2**63 - 1: None, -(2**63): None, 1.5: 1}
+CLOCKS |= dict.fromkeys((float("inf"), float("-inf"), 1e30, "yesterday", b"\xff"), 0)
+CLOCKS |= {
+    "2024-01-01T00:00:00": 1704067200,
+    "2024-01-01T02:00:00+02:00": 1704067200,
+    "0001-01-01": -62135596800,
+}
+
+
+def test_results_of_any_clock_come_back(store, tmp_path):
+    keys = dict(zip(CLOCKS, result_keys(NOTE, map(str, CLOCKS)), strict=True))
+    store.put(NOTE, [(key, b"paid") for key in keys.values()])
+    for clock, key in keys.items():
+        with store.db:
+            store.db.execute("UPDATE results SET created = ? WHERE key = ?", (clock, key))
+    stats(store, Selection(before=time.time()))
+    path, clocks = tmp_path / "all.jsonl", {keys[c]: c if new is None else new for c, new in CLOCKS.items()}
+    for _ in range(2):
+        assert export(store, path, Selection()) == len(CLOCKS)
+        store = Store()
+        assert import_(store, path) == ImportCounts(new=len(CLOCKS))
+        assert dict(store.db.execute("SELECT key, created FROM results")) == clocks
+    for clock in (None, True, 10**30, [], {}, float("nan"), "5", "2024-01-01T00:00+99:00"):
+        path.write_bytes(line(created=clock))
+        with closing(Store()) as copy:
+            assert import_(copy, path) == ImportCounts(new=1), clock
+
+
+def test_failures_of_wrong_clocks_are_final_until_a_retry(store):
+    clocks = (-1e12, 0.0, 1e12, float("inf"))
+    keys = result_keys(NOTE, map(str, clocks))
+    store.put(NOTE, [(key, Failure("no")) for key in keys])
+    for clock, key in zip(clocks, keys, strict=True):
+        with store.db:
+            store.db.execute("UPDATE failures SET created = ? WHERE key = ?", (clock, key))
+    assert store.missing(NOTE, map(str, clocks)) == {}
+    with closing(Store(store.path, retry=True)) as retrying:
+        assert retrying.missing(NOTE, map(str, clocks)).keys() == {*keys}
+        retrying.put(NOTE, [(keys[0], Failure("no"))])
+        assert retrying.missing(NOTE, map(str, clocks)).keys() == {*keys[1:]}
 
 
 def test_results_before_a_break_in_the_file_are_kept(store, tmp_path):

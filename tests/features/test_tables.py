@@ -65,6 +65,7 @@ def test_dense_columns_equal_a_slow_reference(data, seed, prior):
         assert features.dense[view].tolist() == pytest.approx(expected, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(tables(), st.sampled_from(get_args(Policy)), st.sampled_from([0, 6]), seeds)
 def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(data, policy, encoded, seed):
     rng = np.random.default_rng(seed)

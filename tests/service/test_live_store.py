@@ -11,6 +11,8 @@ from mmrec.errors import ConfigError, StoreError
 from serving import service_in_process, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+import sqlalchemy
+
 from mmrec.service.live_store import LiveStore, StoredReview
 
 
@@ -46,6 +48,40 @@ def test_a_broken_entry_does_not_keep_out_later_ones(model, tmp_path, caplog):
         assert service.get("/v1/users/ada")["reviewed"] == ["sound"]
     assert "number 1 was left out" in caplog.text
     assert "not a note" not in caplog.text
+
+
+CLOCKS = {"0001-01-01 00:00:00": "0001-01-01", "9999-12-31 23:59:59.999999": "9999-12-31"}
+OTHER_CLOCKS = {
+    "sqlite": {
+        "2024-05-01T09:30:00+05:00": "2024-05-01",
+        -1: "",
+        1e300: "",
+        "nan": "",
+        "": "",
+        "2024-02-30": "",
+    },
+    "postgresql": {"infinity": "", "-infinity": "", "0044-03-15 BC": "", "294276-12-31 23:59:59": ""},
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_reviews_of_any_clock_are_read_and_count(kind, model, tmp_path, fitted, request):
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    if kind == "postgresql":
+        database = request.getfixturevalue("postgres")
+    clocks, store = CLOCKS | OTHER_CLOCKS[kind], LiveStore(database)
+    items = fitted.state.dataset.data.items[: len(clocks)]
+    for item, clock in zip(items, clocks, strict=True):
+        store.add(review(item))
+        with store._engine.begin() as connection:
+            change = sqlalchemy.text("UPDATE live_reviews SET created = :clock WHERE item_id = :item")
+            if kind == "postgresql":
+                change = sqlalchemy.text(f"UPDATE live_reviews SET created = '{clock}' WHERE item_id = :item")
+            connection.execute(change, {"clock": clock, "item": item})
+    assert [entry.day for entry in store.since(StoredReview, 0)] == [*clocks.values()]
+    store.close()
+    with service_in_process(model, database=database) as service:
+        assert service.get("/v1/users/ada")["reviewed"] == sorted(items)
 
 
 def test_several_processes_may_create_the_tables_at_once(postgres):

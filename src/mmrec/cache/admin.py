@@ -6,10 +6,11 @@ import json
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError
 
 from mmrec.cache.store import Store
 from mmrec.errors import ConfigError, DataError, StoreError
@@ -33,12 +34,24 @@ class Selection(NamedTuple):
     failures: bool = False  # only failures
 
 
+def _moment(clock: object) -> int:
+    """Seconds since 1970 as SQLite holds them, whenever that is; 0 (of unknown age) if it is no moment."""
+    try:
+        if isinstance(clock, str):
+            moment = datetime.fromisoformat(clock)
+            clock = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = int(clock) if isinstance(clock, int | float) else 0
+    except (OverflowError, ValueError):  # NaN, and what is no number
+        return 0
+    return seconds if -(2**63) <= seconds < 2**63 else 0
+
+
 class _ExportedResult(BaseModel, strict=True):
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     provenance: dict[str, JsonValue]
     value: str
     base64: bool = False
-    created: Annotated[int, Field(ge=0, lt=2**40)]
+    created: Annotated[int, BeforeValidator(_moment)] = 0  # what a clock said costs no answer
 
 
 @dataclass
@@ -87,7 +100,11 @@ def export(store: Store, path: Path, selection: Selection) -> int:
     try:
         with gzip.open(temporary, "wb") if zipped else temporary.open("wb") as file:
             for key, provenance, value, created in store.select(query, selection._asdict()):
-                line = {"key": key.hex(), "provenance": json.loads(provenance), "created": created}
+                line = {
+                    "key": key.hex(),
+                    "provenance": json.loads(provenance),
+                    "created": _moment(created),
+                }
                 try:
                     line["value"] = value.decode()  # readable where it is text
                 except UnicodeDecodeError:

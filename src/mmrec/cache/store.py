@@ -77,7 +77,7 @@ class Store:
     def __init__(self, path: Path | None = None, retry: bool = False) -> None:
         self.path = path
         self.max_wait: float | None = None
-        self._retry_before = time.time() if retry else 0.0
+        self._opened = time.time() if retry else None
         self._writing = threading.RLock()
         # SQLite does not wait for a process that switches the file to WAL at this moment.
         with self.lock("opening"), self.translate_errors():
@@ -247,11 +247,14 @@ class Store:
         unique = iter(dict.fromkeys(keys))
         while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
             marks = ",".join(f"?{number}" for number in range(1, 1 + len(batch)))
-            # With `retry`, only failures since this store was opened are final.
+            # With `retry`, only failures since this store was opened are final; clocks may have been wrong.
+            is_final = "final"
+            if self._opened is not None:
+                is_final += f" AND created BETWEEN {self._opened!r} AND {time.time()!r}"
             query = f"""
             SELECT key, value, NULL FROM results WHERE key IN ({marks})
             UNION ALL SELECT key, NULL, reason FROM failures
-            WHERE key IN ({marks}) AND final AND created > {self._retry_before!r}
+            WHERE key IN ({marks}) AND {is_final}
             """
             for key, value, reason in self.select(query, batch):
                 results[key] = Failure(reason) if value is None else value

@@ -135,14 +135,13 @@ _ABOUT_TEXT = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_ACCOUNT = re.compile(r"account|organi[sz]ation|billing|quota|api.?key|credit", re.IGNORECASE)
-_SAID_IN = ("error", "errors", "innererror", "detail", "title", "message", "msg")
-_SAID_IN += ("code", "type", "param", "loc")
+_SAID_IN = re.compile("errors?|innererror|detail|title|message|msg|code|type|param|loc")
 
 
 def error_words(body: object, depth: int = 6) -> str:
     """What a refusal says, in whatever form, without what it repeats of the request."""
     if isinstance(body, Mapping):
-        said = [body[name] for name in _SAID_IN if name in body]
+        said = [part for name, part in body.items() if _SAID_IN.fullmatch(str(name))]
     elif isinstance(body, list):
         said = body[:10]
     else:

@@ -6,14 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import sqlalchemy
-from sqlalchemy import DateTime, Index, String, Text, UniqueConstraint, event, select, update
+from sqlalchemy import DateTime, Index, String, Text, UniqueConstraint, cast, event, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, undefer
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    declared_attr,
+    mapped_column,
+    undefer,
+)
 
 from mmrec.errors import ConfigError, StoreError
 
@@ -27,7 +35,21 @@ class Entry(DeclarativeBase):
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     note: Mapped[str] = mapped_column(Text)  # a `Note` as JSON
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), deferred=True)
+
+    @declared_attr
+    def _written(cls) -> Mapped[str]:
+        # As text, since a database may hold clocks that Python cannot (`infinity`, before Christ).
+        return column_property(cast(cls.created, Text))
+
+    @property
+    def day(self) -> str:
+        """When it was added, as YYYY-MM-DD; "" where the clock says nothing that a calendar knows."""
+        with suppress(ValueError):
+            return (
+                "" if self._written.endswith("BC") else str(date.fromisoformat(self._written[:10]))
+            )
+        return ""
 
 
 class StoredReview(Entry):

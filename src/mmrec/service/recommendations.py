@@ -125,9 +125,8 @@ class RecommendationService:
                 pair, review = (entry.user, entry.item), None
                 if entry.rating is not None:
                     note = Note.model_validate_json(entry.note)
-                    day = str(entry.created.date())
                     content = entry.rating, entry.text, entry.review_id
-                    review = LiveReview(entry.user, entry.item, *content, note, day)
+                    review = LiveReview(entry.user, entry.item, *content, note, entry.day)
                     known |= self._stored_vectors(entry, note)
                 outcome[pair] = review
         with self._leave_out_broken(entries):
