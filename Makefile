@@ -43,6 +43,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/stacked.py $(if $(DLRM),--peer $(DLRM))
 	$(BIN)/python bench/features.py --plot docs/features.png
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/kills.py save
 	$(BIN)/python bench/cluster.py $(DATA)/gmaps-wa/reviews.jsonl.gz
 	$(BIN)/mmrec demo --out demo
 	$(BIN)/python bench/service.py demo load

@@ -26,7 +26,7 @@ from fastapi.testclient import TestClient
 from lists import invented_retrieval, invented_visits
 from mmrec.config import ServeConfig
 from mmrec.features.tables import EntityFeatures
-from mmrec.recommender.persistence import load_recommender
+from mmrec.recommender.loading import load_recommender
 from mmrec.recommender.proposals import ListMaker, UserHistories
 from mmrec.recommender.recommender import Recommender
 from mmrec.retrieval.histories import Histories

@@ -32,11 +32,11 @@ from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
-import polars as pl
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from mmrec.recommender.loading import load_recommender
 from serving import MMREC, free_port, postgresql
 
 
@@ -105,7 +105,7 @@ class Server:
 
 def load(server: Server, model: Path, clients: int, seconds: float) -> None:
     """Request recommendations for random users by many clients at once."""
-    users = pl.read_parquet(model / "reviews.parquet")["user"].unique().sort().to_list()
+    users = load_recommender(model).reviews.table["user"].unique().sort().to_list()
     before, end = server.megabytes, time.monotonic() + seconds
 
     def request_lists(seed: int) -> list[tuple[int, float]]:
@@ -131,7 +131,7 @@ def load(server: Server, model: Path, clients: int, seconds: float) -> None:
 
 def mixed(server: Server, model: Path, clients: int, seconds: float) -> None:
     """All kinds of requests at once, beside clients who never finish one."""
-    reviews = pl.read_parquet(model / "reviews.parquet")
+    reviews = load_recommender(model).reviews.table
     users, items = (reviews[name].unique().sort().to_list() for name in ("user", "item"))
     file = io.BytesIO()
     Image.new("RGBA", (4900, 4900), (200, 30, 60, 200)).save(file, "PNG")
@@ -206,7 +206,7 @@ def mixed(server: Server, model: Path, clients: int, seconds: float) -> None:
 
 def kills(server: Server, model: Path, times: int) -> None:
     """Post reviews while the server is killed and restarted; count the acknowledged ones that are lost."""
-    items = pl.read_parquet(model / "reviews.parquet")["item"].unique().sort().to_list()
+    items = load_recommender(model).reviews.table["item"].unique().sort().to_list()
     acknowledged: set[tuple[str, str]] = set()
     done, lock = threading.Event(), threading.Lock()
 

@@ -68,7 +68,7 @@ class AnnotationConfig(_Settings, title="Annotation"):
     """What the items are, in one word; selects the vocabulary of categories of `builtin`."""
     summary_tokens: int = Field(96, ge=8)
     """Maximal number of tokens of an extractive summary."""
-    max_categories: int = Field(11, ge=1)
+    max_categories: int = Field(11, ge=1, le=1000)
     """Maximal number of categories of an item (the paper's 11)."""
 
 
@@ -205,6 +205,8 @@ class ServeConfig(_Settings, title="Service"):
     openapi: bool = Field(True, description="Whether `/openapi.json` is there.")
     sentences: bool = False
     """Whether a language model writes a sentence for every reason, while visitors wait."""
+    trust: bool = False
+    """Use the store, servers, models and photos that the model's folder names."""
 
 
 class EngineConfig(_Settings, title="Engine"):
@@ -229,7 +231,7 @@ class Config(_Settings, title="General"):
 
     seed: int = Field(0, ge=0)
     """Seed of everything that is random."""
-    like_rating: float = 4.0
+    like_rating: float = Field(4.0, allow_inf_nan=False)
     """Ratings from this on are likes (the paper's 4)."""
     store: Path | None = None
     """Database of slow or paid results; by default `store.sqlite` in the user's cache folder."""

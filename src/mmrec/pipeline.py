@@ -250,7 +250,7 @@ def train_runs(
     prepared: PreparedData, builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
 ) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     """Train runs of one model, as a stack, from the builder's features; its history by step and run."""
-    config, shape = builder.config, _ranker_shape(builder, features, len(runs))
+    config, shape = builder.config, ranker_shape(builder, features, len(runs))
     label, split = prepared.label, prepared.split
 
     def untrained_ranker() -> Ranker:
@@ -282,7 +282,7 @@ def train_runs(
     return ranker.eval(), history
 
 
-def _ranker_shape(builder: FeatureBuilder, features: Features, runs: int) -> RankerShape:
+def ranker_shape(builder: FeatureBuilder, features: Features, runs: int) -> RankerShape:
     """A reducer for text and one for captions; the baseline has one."""
     config, inputs = builder.config.ranker, RankerInputs(features)
     groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}

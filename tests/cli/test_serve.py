@@ -1,10 +1,8 @@
 """`mmrec serve` as a process: what it refuses, and what it leaves alone."""
 
-import json
-import shutil
-
 import pytest
 
+from model_files import change_manifest, copy_model
 from serving import command, serving
 
 
@@ -22,10 +20,9 @@ from serving import command, serving
 def test_what_cannot_work_is_reported_before_the_server_starts(model, tmp_path, flags, message):
     folder = model
     if not flags:
-        folder = shutil.copytree(model, tmp_path / "model")
-        manifest = json.loads((folder / "model.json").read_text())
-        manifest["builder"]["config"]["store"] = str(tmp_path)
-        (folder / "model.json").write_text(json.dumps(manifest))
+        folder, flags = copy_model(model, tmp_path / "model"), "--trust"
+        store = {"store": str(tmp_path)}
+        change_manifest(folder, lambda values: values["builder"]["config"].update(store))
     run = command("serve", folder, *flags.split(), cwd=tmp_path)
     assert run.returncode == 2
     assert message.format(folder=tmp_path) in " ".join(run.stderr.split())
@@ -33,8 +30,8 @@ def test_what_cannot_work_is_reported_before_the_server_starts(model, tmp_path, 
 
 
 def test_a_read_only_model_is_served_and_not_changed(model, tmp_path):
-    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("live.sqlite*"))
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+    folder = copy_model(model, tmp_path / "model")
+    assert len({path.stat().st_mode for path in folder.rglob("*.*") if path.is_file()}) == 1
     folder.chmod(0o555)
     files = sorted(folder.iterdir())
     with serving(folder, "--database", f"sqlite:///{tmp_path / 'live.sqlite'}") as service:

@@ -66,7 +66,7 @@ def test_a_saved_baseline_recommends_without_the_image_model(compared, reviews, 
     expected = fitted.recommend(user, 5)
     Path(config.vision.image_model).rename(tmp_path / "elsewhere")
     try:
-        again = Recommender.load(fitted.save(tmp_path / "model"))
+        again = Recommender.load(fitted.save(tmp_path / "model"), trust=True)
         assert len(again.saved.notes) == len(reviews)
         assert again.recommend(user, 5).equals(expected)
         assert again.recommend(likes="quiet places", n=3).height == 3

@@ -1,11 +1,11 @@
 """The model card, and a recommender that is sent to the hub and comes back."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
@@ -17,7 +17,8 @@ from mmrec.config import EncoderConfig, LanguageConfig, OperatingConfig, Trainin
 from mmrec.errors import ConfigError, DataError, ModelError
 from mmrec.evaluation.metrics import ThresholdRates
 from mmrec.recommender.hub import model_card
-from mmrec.recommender.persistence import load_recommender, save_recommender
+from mmrec.recommender.loading import load_recommender
+from mmrec.recommender.persistence import save_recommender
 from mmrec.recommender.recommender import Recommender
 
 NAME = "ann/town"
@@ -140,6 +141,12 @@ def test_warnings_of_the_settings_are_in_the_card(saved):
     assert [re.search("`past`|summaries", warning)[0] for warning in warnings] == ["`past`", "summaries"]
 
 
+def names_in(folder):
+    """Names of all files, as a repository has them."""
+    paths = filter(Path.is_file, Path(folder).rglob("*"))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
 @pytest.fixture
 def api(tmp_path, monkeypatch):
     """The client of a hub with one private repository, whose files are in the folder `hub`."""
@@ -148,16 +155,23 @@ def api(tmp_path, monkeypatch):
     api.create_repo.return_value.repo_id = NAME
     api.model_info.return_value.private = True
 
-    def upload(*, repo_id, folder_path):
+    def upload(*, repo_id, folder_path, delete_patterns, ignore_patterns):
         assert repo_id == NAME
-        shutil.copytree(folder_path, folder)
+        old = [*filter_repo_objects(names_in(folder), allow_patterns=delete_patterns)]
+        for name in old:
+            (folder / name).unlink()
+        for name in filter_repo_objects(names_in(folder_path), ignore_patterns=ignore_patterns):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(folder_path) / name, folder / name)
         return URL
 
     def download(repo_id, *, allow_patterns):
+        # Links to files, as in the real cache.
         assert repo_id == NAME
-        cache.mkdir()
-        for name in filter_repo_objects(os.listdir(folder), allow_patterns=allow_patterns):
-            shutil.copy(folder / name, cache)
+        shutil.rmtree(cache, ignore_errors=True)
+        for name in filter_repo_objects(names_in(folder), allow_patterns=allow_patterns):
+            (cache / name).parent.mkdir(parents=True, exist_ok=True)
+            (cache / name).symlink_to(folder / name)
         return str(cache)
 
     api.upload_folder.side_effect = upload
@@ -181,6 +195,12 @@ def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, api, tmp_pa
     assert not sum(map(len, again.saved.reviews.table["photos"]))
     assert not sum(map(len, again.saved.reviews.items["photos"]))
     assert not (tmp_path / "cache/evil.pkl").exists()
+    # The next one replaces it.
+    files = names_in(hub)
+    assert fitted.push_to_hub(NAME, private=True) == URL
+    assert len(names_in(hub)) == len(files)
+    assert {*names_in(hub)} & {*files} == {"README.md", "evil.pkl", "model.json"}
+    again = Recommender.from_pretrained(NAME)
     assert str(model_card(again.saved)) == str(model_card(fitted.saved))
     again.add_review(user, "new", 4.0, "Good soup.", "live")
     with pytest.raises(DataError, match="fit again"):
@@ -196,7 +216,7 @@ def test_reviews_are_published_only_on_purpose(fitted, api, tmp_path):
         fitted.push_to_hub(NAME, private=True)
     api.upload_folder.assert_not_called()
     assert fitted.push_to_hub(NAME, public_reviews=True)
-    assert (tmp_path / "hub/reviews.parquet").exists()
+    assert (tmp_path / "hub/model.json").exists()
 
 
 def test_an_unreachable_hub_and_an_unknown_model_are_model_errors(fitted, unused_port, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Lists from candidates: of everyone as of each alone, with live reviews, and from damaged folders."""
+"""Lists from candidates: of everyone as of each alone, and with live reviews."""
 
 from unittest.mock import Mock
 
@@ -6,9 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
-from mmrec.errors import ModelError
 from mmrec.llm.types import Wish
 from mmrec.recommender.proposals import ListRules
 from mmrec.recommender.recommender import Recommender
@@ -156,44 +154,6 @@ def test_a_saved_retrieval_proposes_what_it_did(live, fitted):
     assert np.array_equal(live.saved.user_topics, saved.user_topics)
     assert (live.saved.histories.visits != saved.histories.visits).nnz == 0
     assert live.saved.histories.visits.sum() == len(saved.reviews.table.unique(["user", "item"]))
-
-
-CHANGES = {
-    "walks/indices": lambda values: np.full_like(values, 2**31 - 1),
-    "co-visits/indptr": lambda values: np.full_like(values, 2**30),
-    "co-likes/data": lambda values: values * np.nan,
-    "weights": lambda values: values[:3],
-    "visit_count": lambda values: -1 - values,
-    "user topics": lambda values: values[:-1],
-    "user topics ": lambda values: values * np.float32(np.nan),
-    "user topics  ": lambda values: values[:, :-1],
-    "user topics   ": lambda values: values.astype(np.float64),
-    "text axes": None,
-    "user topics    ": None,
-}
-
-
-@pytest.mark.parametrize("name", [*CHANGES])
-def test_a_damaged_retrieval_is_refused(fitted, tmp_path, name):
-    path = fitted.save(tmp_path / "model") / "retrieval.safetensors"
-    arrays, change, key = load_file(path), CHANGES[name], name.strip()
-    values = arrays.pop(key)
-    if change:
-        arrays[key] = change(values)
-    save_file(arrays, path)
-    with pytest.raises(ModelError, match="damaged"):
-        Recommender.load(path.parent)
-
-
-def test_a_model_without_retrieval_or_with_a_cut_one_is_refused(fitted, tmp_path):
-    path = fitted.save(tmp_path / "model") / "retrieval.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="damaged"):
-        Recommender.load(path.parent)
-    path.unlink()
-    with pytest.raises(ModelError, match="damaged"):
-        Recommender.load(path.parent)
 
 
 @pytest.mark.parametrize("is_review", [True, False])

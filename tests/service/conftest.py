@@ -7,7 +7,7 @@ from serving import service_in_process
 
 @pytest.fixture(scope="module")
 def service(model):
-    with service_in_process(model) as running:
+    with service_in_process(model, trust=True) as running:
         yield running
 
 

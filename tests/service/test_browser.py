@@ -20,7 +20,7 @@ expect.set_options(timeout=30_000)  # the first search loads the encoder
 
 @pytest.fixture(scope="module")
 def served(model):
-    with serving(model, "--per-minute", "100000") as running:
+    with serving(model, "--trust", "--per-minute", "100000") as running:
         yield running
 
 

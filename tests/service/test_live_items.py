@@ -1,8 +1,6 @@
 """Items that are added to a running service, and models that annotate what is added."""
 
 import io
-import json
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ from chat_server import serve
 from mmrec.errors import ModelError
 from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
+from model_files import change_manifest, copy_model
 from serving import service_in_process, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
@@ -131,14 +130,13 @@ def test_a_review_that_fails_for_a_moment_is_added_later(model, tmp_path):
 
 def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fitted, tmp_path):
     pytest.importorskip("openai")
-    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    copy = copy_model(model, tmp_path / "model")
     with serve() as server:
-        manifest = json.loads((copy / "model.json").read_text())
-        manifest["builder"]["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
-        (copy / "model.json").write_text(json.dumps(manifest))
+        llm = {"llm": f"openai:test-model@{server.url}"}
+        change_manifest(copy, lambda values: values["builder"]["config"]["language"].update(llm))
         database = f"sqlite:///{tmp_path / 'live.sqlite'}"
         path = f"/v1/users/{fitted.state.dataset.data.users[1]}/recommendations"
-        with service_in_process(copy, database=database, sentences=True) as service:
+        with service_in_process(copy, database=database, sentences=True, trust=True) as service:
             reasons = [row["why"] for row in service.get(path, params={"n": 3, "why": True})]
             assert any(why["sentence"] for why in reasons)
             for why in reasons:
@@ -147,7 +145,7 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fit
             review = {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."}
             service.post("/v1/reviews", review, 201)
             assert server.status[200] == calls + 1
-        with service_in_process(copy, database=database) as service:
+        with service_in_process(copy, database=database, trust=True) as service:
             rows = service.get(path, params={"n": 3, "why": True})
             assert [row["why"]["sentence"] for row in rows] == ["", "", ""]
         assert server.status[200] == calls + 1

@@ -13,6 +13,7 @@ from mmrec.cli.options import (
     AsJson,
     Data,
     Model,
+    Trust,
     load_reviews,
     print_json,
     print_table,
@@ -164,6 +165,7 @@ def evaluate(
     data: Path | None = None,
     /,
     *,
+    trust: Trust = False,
     json: AsJson = False,
     read: ReadConfig = ReadConfig(),
 ) -> None:
@@ -178,7 +180,7 @@ def evaluate(
     from mmrec.experiments.new_reviews import evaluate_new_reviews
     from mmrec.recommender.recommender import Recommender
 
-    recommender = Recommender.load(model)
+    recommender = Recommender.load(model, trust=trust)
     result: dict[str, Any] = {"model": str(model), "remarks": recommender.config.warnings()}
     title, evaluation = f"{model}: test reviews of the fit", recommender.saved.evaluation
     metrics, verdict, on_new = evaluation.metrics, evaluation.verdict, None

@@ -27,6 +27,12 @@ stdout = Console(highlight=False, emoji=False)
 
 Data = Annotated[Path, Parameter(help="JSON, JSON lines, CSV (all also .gz) or Parquet.")]
 Model = Annotated[Path, Parameter(help="Folder that `mmrec fit` wrote.")]
+Trust = Annotated[
+    bool,
+    Parameter(
+        "--trust", negative=(), help="Use the store, servers, models and photos that MODEL names."
+    ),
+]
 StorePath = Annotated[Path | None, Parameter(help="Database, unless the default one.")]
 AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print JSON instead.")]
 

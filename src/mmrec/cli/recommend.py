@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, Field, model_validator
 from rich.markup import escape
 
-from mmrec.cli.options import AsJson, Model, print_json, print_table, stdout
+from mmrec.cli.options import AsJson, Model, Trust, print_json, print_table, stdout
 from mmrec.console import console
 from mmrec.errors import ConfigError
 
@@ -74,12 +74,14 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
         return self
 
 
-def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson = False) -> None:
+def recommend(
+    model: Model, /, *, options: ListFlags = ListFlags(), trust: Trust = False, json: AsJson = False
+) -> None:
     """Recommend items to a user, to a new user who says what they like, or to everyone."""
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
-    recommender, user = Recommender.load(model), options.user
+    recommender, user = Recommender.load(model, trust=trust), options.user
     if options.everyone:
         _write_lists(recommender, options.everyone, options)
         return

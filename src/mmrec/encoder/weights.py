@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_WIDTH = 384  # numbers in a vector
 _SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]
 

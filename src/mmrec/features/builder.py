@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from threadpoolctl import threadpool_limits
 
 from mmrec.config import Config
@@ -28,19 +28,21 @@ PRIOR_PRICE_VOTES = 5.0
 class FeatureBuilder(BaseModel):
     """Makes the features of any views, in training and in service alike; saved with the model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
     config: Config
     constants: Constants
     vocabulary: list[str]  # categories by code, the most frequent in the evidence first
     image: bool  # whether items have an image block: there are photos and a model
-    penalties: tuple[float, float] = (1.0, 1.0)  # of the effects of users and items
+    penalties: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)  # of the effects of users and items
     unknown_effects: dict[EntityKind, dict[str, float]] = {}  # by column
-    factor_count: int = 0  # length of the factors of users and items
+    factor_count: int = Field(0, ge=0, le=10_000)  # length of the factors of users and items
     # Numbers of reviews that train rows see, and that make up the features of all users and items:
     # who has twice the reviews because twice as many are known has not become more popular.
-    trained_reviews: int = 1
-    known_reviews: int = 1
+    trained_reviews: PositiveInt = 1
+    known_reviews: PositiveInt = 1
     # By fold, fitted on what its rows may see; under `NO_GROUP` on all evidence.
     mixed_effects: dict[int, MixedEffects] = Field(default={}, exclude=True)
 
@@ -116,6 +118,23 @@ class FeatureBuilder(BaseModel):
         changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
         factor_count = final.factors["user"].shape[1]
         return self.model_copy(update={**changes, "factor_count": factor_count})
+
+    def block_names(self, kind: EntityKind) -> list[str]:
+        """Names of the vector blocks of users or items."""
+        names = ["summary"]
+        if self.config.ranker.features == "baseline":
+            names = ["reviews"]
+        elif self.config.annotation.strategy == "notes":
+            names = ["gist", "likes", "dislikes"]
+        return [*names, "photos"] if kind == "item" and self.image else names
+
+    def column_names(self, kind: EntityKind) -> tuple[str, ...]:
+        """Names of the dense columns of users or items."""
+        none, votes = np.zeros(0), np.zeros((0, len(self.vocabulary)))
+        texts = dict.fromkeys(self.block_names(kind), none)
+        sums = EvidenceSums(none, none, {}, texts, np.zeros((0, len(PRICE_TAGS))), votes)
+        effects = {name: np.zeros(1) for name in self.unknown_effects.get(kind, {})}
+        return self.from_sums(kind, sums, effects).names
 
     def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
         """Features of the views of users or items; of items also price, categories and photos."""

@@ -1,5 +1,6 @@
 """A fitted model with its model card, in a folder or on the Hugging Face hub."""
 
+import os
 import platform
 import re
 from dataclasses import replace
@@ -19,7 +20,8 @@ from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
-from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
+from mmrec.recommender.loading import load_recommender
+from mmrec.recommender.persistence import SavedRecommender, replace_file, save_recommender
 
 
 class PersistentModel:
@@ -60,14 +62,19 @@ class PersistentModel:
             saved = replace(saved, notes=self.models.annotator.write_notes(texts))
         card = save_recommender(saved, folder) / "README.md"
         # The folder may be that of a project with another README, which must not be replaced.
-        if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
-            model_card(saved).save(card)
+        is_own = card.is_file() and "library_name: mmrec" in card.read_text(errors="replace")
+        if is_own or not os.path.lexists(card):
+            replace_file(card, str(model_card(saved)))
         return folder
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
-        """Read what `save` wrote; a ModelError if it is missing or damaged."""
-        return cls.from_saved(load_recommender(Path(folder)))
+    def load(cls, folder: Path | str, *, trust: bool = False) -> Self:
+        """Read what `save` wrote; a ModelError names the file that is missing or damaged.
+
+        Without `trust` in whoever made the folder, its store and photos outside of it are not used,
+        and a ModelError is raised for models on servers or in folders that it names.
+        """
+        return cls.from_saved(load_recommender(Path(folder), trust=trust))
 
     def push_to_hub(
         self,
@@ -96,7 +103,10 @@ class PersistentModel:
                 raise ConfigError(f"{full_id} is public already: take another name, or {consent}")
             with TemporaryDirectory() as folder:
                 self._save(Path(folder), _without_private_names(self.saved))
-                return str(api.upload_folder(repo_id=full_id, folder_path=folder, **options))
+                files: dict[str, Any] = {"repo_id": full_id, "folder_path": folder}
+                # Files of an earlier model are removed.
+                files |= {"delete_patterns": "model-*/*", "ignore_patterns": ".model.lock"}
+                return str(api.upload_folder(**files | options))
         except MmrecError:
             raise
         except Exception as error:  # the hub's client raises all kinds of errors
@@ -104,17 +114,19 @@ class PersistentModel:
             raise ModelError(message) from error
 
     @classmethod
-    def from_pretrained(cls, name: Path | str, **options: Any) -> Self:
-        """Read a folder, or a model on the hub (`owner/name`); a ModelError if it fails.
+    def from_pretrained(cls, name: Path | str, *, trust: bool = False, **options: Any) -> Self:
+        """Read a folder, or a model on the hub (`owner/name`), as `load` does; a ModelError if it fails.
 
         `options` are those of `huggingface_hub.snapshot_download`, as `revision` and `token`.
         """
         if Path(name).is_dir():
-            return cls.load(name)
+            return cls.load(name, trust=trust)
         with translate_loading_errors(str(name), "check the name, the token and the network"):
-            files = ["*.json", "*.safetensors", "*.parquet"]  # no code, and no pickles
+            files = ["*.json", "*.safetensors"]  # no code, and no pickles
             folder = snapshot_download(str(name), allow_patterns=files, **options)
-            return cls.from_saved(_without_private_names(load_recommender(Path(folder))))
+        # The cache of the hub is made of links.
+        saved = load_recommender(Path(folder), trust=trust, allow_links=True)
+        return cls.from_saved(_without_private_names(saved))
 
 
 def _without_private_names(saved: SavedRecommender) -> SavedRecommender:

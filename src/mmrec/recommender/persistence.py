@@ -1,39 +1,64 @@
-"""A recommender in a folder: safetensors, settings as JSON, reviews as Parquet; no pickle."""
+"""Saves a recommender in a folder: arrays as safetensors, settings and tables as JSON; no pickle.
+
+`model.json` names a subfolder `model-...` with all other files, their sizes and SHA-256, and begins
+with the SHA-256 of the rest of itself. A new model is written to a new subfolder, and takes the place
+of the old one when `model.json` is replaced, which is one step for a file system. So a process that
+is killed leaves the old model or the new one, and what else lies in the folder stays.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict
-from safetensors.numpy import load_file, save_file
-from safetensors.torch import load_file as load_tensors
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 import mmrec
 from mmrec.config import Config
-from mmrec.data.schema import EntityKind, Interactions, Reviews
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, EntityKind, Reviews
+from mmrec.encoder.weights import file_digest
 from mmrec.errors import ModelError
-from mmrec.evaluation.metrics import FitEvaluation
+from mmrec.evaluation.metrics import METRICS, FitEvaluation
+from mmrec.evaluation.simple_baselines import BIAS_MODEL
 from mmrec.evidence.policies import NO_GROUP, EvidenceViews
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset
-from mmrec.features.mixed_effects import TextRegression
+from mmrec.features.mixed_effects import EFFECT_COLUMNS, TextRegression
 from mmrec.features.tables import EntityFeatures, EvidenceSums, Features
 from mmrec.llm.types import Note
 from mmrec.pipeline import TrainedModel, fit_retrieval, list_visits
-from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.retrieval.histories import Histories, sum_topics, visit_matrix
 from mmrec.retrieval.retrieval import Retrieval
 
-_FORMAT = 9
+FORMAT = 10
+SUBFOLDER = "^model-[0-9a-f]{16}$"
+_FILES = ["model.safetensors", "features.safetensors", "retrieval.safetensors"]
+_FILES += ["reviews.json", "items.json", "notes.json"]
+_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class FileEntry(BaseModel):
+    """What a file must be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int  # in bytes
+    sha256: str
 
 
 class Manifest(BaseModel):
@@ -44,13 +69,31 @@ class Manifest(BaseModel):
 
     format: int
     version: str
+    folder: Annotated[str, Field(pattern=SUBFOLDER)]  # with the files
+    files: dict[str, FileEntry]
     builder: FeatureBuilder
-    shape: RankerShape
-    class_weights: tuple[float, float]
+    runs: Annotated[int, Field(ge=1, le=1000)]  # of the ranker, side by side
+    class_weights: tuple[_Weight, _Weight]
     evaluation: FitEvaluation
     source: str
-    user_names: list[str]
-    item_names: list[str]
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Manifest:
+        features, evaluation = self.builder.config.ranker.features, self.evaluation
+        if self.files.keys() != {*_FILES}:
+            raise ValueError(f"its files are not {', '.join(_FILES)}")
+        used = evaluation.verdict.model if evaluation.verdict else features
+        wanted = {*(metric.name for metric in METRICS), "rows", "likes"}
+        has_metrics = all(wanted <= values.keys() for values in evaluation.metrics.values())
+        if used not in (features, BIAS_MODEL) or used not in evaluation.metrics or not has_metrics:
+            raise ValueError("metrics are missing")
+        if any(len(values) != 101 for values in evaluation.curve):
+            raise ValueError("the curve of thresholds has not 101 points")
+        columns = {*EFFECT_COLUMNS} if features == "mmrec" else set()
+        for kind in ("user", "item"):
+            if self.builder.unknown_effects.get(kind, {}).keys() != columns:
+                raise ValueError(f"effects of an unknown {kind} are missing")
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,115 +160,39 @@ class SavedRecommender:
 
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
-    """Write a recommender; files of an earlier one in the folder are replaced."""
-    model, user, item = saved.model, saved.features.user, saved.features.item
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = Manifest(
-        format=_FORMAT,
-        version=mmrec.__version__,
-        builder=model.builder,
-        shape=model.ranker.shape,
-        class_weights=model.class_weights,
-        evaluation=saved.evaluation,
-        source=Path(saved.reviews.source).name,
-        user_names=list(user.names),
-        item_names=list(item.names),
-    )
-    save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
-    fields = {"user": vars(user), "item": vars(item)}
+    """Write a recommender, all or nothing, in place of an earlier one; a ModelError if it fails."""
+    model, tables = saved.model, saved.reviews
+    fields = {"user": vars(saved.features.user), "item": vars(saved.features.item)}
     fields |= {f"{kind} sums": vars(sums) for kind, sums in saved.evidence_sums.items()}
     if saved.text_regression is not None:
         fields["text regression"] = vars(saved.text_regression)
-    save_file(_flatten(fields), folder / "features.safetensors")
-    arrays = saved.retrieval.arrays()
-    save_file(arrays | {"user topics": saved.user_topics}, folder / "retrieval.safetensors")
-    saved.reviews.table.write_parquet(folder / "reviews.parquet")
-    saved.reviews.items.write_parquet(folder / "items.parquet")
-    # The types are named for a model without notes.
-    text, texts = pl.String(), pl.List(pl.String)
-    types = {"gist": text, "likes": texts, "dislikes": texts, "price": text, "categories": texts}
-    notes = pl.DataFrame([note.model_dump() for note in saved.notes], types)
-    notes.write_parquet(folder / "notes.parquet")
-    # The manifest makes the folder a model, so it is written last.
-    (folder / "model.json").write_text(manifest.model_dump_json(indent=2))
-    # Safetensors are written for the owner alone, but a server must read them.
-    for path in folder.glob("*.safetensors"):
-        shutil.copymode(folder / "model.json", path)
-    return folder
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a saved model; a ModelError if it is missing, old or damaged."""
-    if not (folder / "model.json").is_file():
-        message = "no model.json here; name a folder that `mmrec fit --out` wrote"
-        raise ModelError(f"{folder}: {message}")
-    with _translate_damage(folder):
-        values = json.loads((folder / "model.json").read_bytes())
-        if values.get("format") != _FORMAT:
-            message = f"format {values.get('format')!r}, this mmrec reads {_FORMAT}; fit again"
-            raise ModelError(f"{folder}: {message}")
-        manifest = Manifest.model_validate(values)
-    config = manifest.builder.config
-    # A store of another machine is of no use here.
-    if config.store is not None and not config.store.parent.is_dir():
-        config = config.model_copy(update={"store": None})
-        manifest.builder = manifest.builder.model_copy(update={"config": config})
-    return manifest
-
-
-def load_recommender(folder: Path) -> SavedRecommender:
-    """Read what `save_recommender` wrote; raises what `read_manifest` does."""
-    manifest = read_manifest(folder)
-    with _translate_damage(folder):
-        ranker = Ranker(manifest.shape)
-        ranker.load_state_dict(load_tensors(folder / "model.safetensors"))
-        table = pl.read_parquet(folder / "reviews.parquet")
-        items = pl.read_parquet(folder / "items.parquet")
-        notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
-        fields: dict[str, Any] = {}
-        for path, array in load_file(folder / "features.safetensors").items():
-            *parents, name = path.split("/")
-            mapping = fields
-            for parent in parents:
-                mapping = mapping.setdefault(parent, {})
-            mapping[name] = array
-        user = EntityFeatures(tuple(manifest.user_names), **fields["user"])
-        item = EntityFeatures(tuple(manifest.item_names), **fields["item"])
-        user_sums = EvidenceSums(vectors={}, **fields["user sums"])
-        item_sums = EvidenceSums(vectors={}, **fields["item sums"])
-        regression = None
-        if arrays := fields.get("text regression"):
-            regression = TextRegression(float(arrays.pop("mean_rating")), **arrays)
-        data = Interactions.from_table(table)
-        arrays = load_file(folder / "retrieval.safetensors")
-        user_topics = arrays.pop("user topics")
-        retrieval = Retrieval.from_arrays(arrays, len(data.items))
-        shape = len(data.users), retrieval.proposers.topics.shape[1]
-        is_finite = user_topics.dtype == np.float32 and np.isfinite(user_topics).all()
-        if user_topics.shape != shape or not is_finite:
-            raise ValueError(f"topics of users are not {shape} finite float32 numbers")
-        return SavedRecommender(
-            model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
-            reviews=Reviews(table, items, source=manifest.source),
-            evaluation=manifest.evaluation,
-            features=Features(user, item, data.user, data.item),
-            evidence_sums={"user": user_sums, "item": item_sums},
-            text_regression=regression,
-            notes=[Note.model_validate(note) for note in notes],
-            retrieval=retrieval,
-            user_topics=user_topics,
+    retrieval = saved.retrieval.arrays() | {"user topics": saved.user_topics}
+    columns: dict[str, dict[str, list[Any]]] = {
+        "reviews": _to_columns(tables.table, REVIEW_SCHEMA),
+        "items": _to_columns(tables.items, ITEM_SCHEMA),
+        "notes": {"notes": [note.model_dump() for note in saved.notes]},
+    }
+    with replace_model(folder) as files:
+        save_tensors(model.ranker.state_dict(), files / "model.safetensors")
+        save_file(_flatten(fields), files / "features.safetensors")
+        save_file(retrieval, files / "retrieval.safetensors")
+        for name, values in columns.items():
+            text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+            (files / f"{name}.json").write_text(text, encoding="utf-8")
+        manifest = Manifest(
+            format=FORMAT,
+            version=mmrec.__version__,
+            folder=files.name,
+            files=describe_files(files),
+            builder=model.builder,
+            runs=model.ranker.shape.runs,
+            class_weights=model.class_weights,
+            evaluation=saved.evaluation,
+            source=Path(tables.source).name,
         )
-
-
-@contextmanager
-def _translate_damage(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:  # readers of four formats raise all kinds of errors
-        message = f"{folder}: the saved model is damaged ({error}); fit and save it again"
-        raise ModelError(message) from error
+        content = manifest_bytes(manifest.model_dump_json(indent=2))
+        (files / "model.json").write_bytes(content)
+    return folder
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
@@ -234,6 +201,86 @@ def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarra
     for name, value in fields.items():
         if isinstance(value, Mapping):
             arrays |= _flatten(value, f"{prefix}{name}/")
-        elif name != "names":  # text, which the manifest has
+        elif name != "names":  # text, which the builder knows
             arrays[prefix + name] = np.asarray(value, order="C")
     return arrays
+
+
+def _to_columns(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> dict[str, list[Any]]:
+    """The columns of a schema as lists; lists that a table lacks are empty."""
+    columns: dict[str, list[Any]] = {}
+    for name, dtype in schema.items():
+        if name not in table.columns:
+            columns[name] = [[] if dtype == pl.List else None] * len(table)
+            continue
+        values = table[name].to_physical()
+        columns[name] = (values.fill_null([]) if dtype == pl.List else values).to_list()
+    return columns
+
+
+@contextmanager
+def replace_model(folder: Path) -> Iterator[Path]:
+    """A new subfolder to write all files of a model to, also `model.json`, as `manifest_bytes`.
+
+    When the block ends they are the model, and the files of the earlier one are removed; if it
+    fails, the earlier one stays. A ModelError is raised if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Two processes that save here take turns.
+        with FileLock(folder / ".model.lock"):
+            files = folder / f"model-{secrets.token_hex(8)}"
+            files.mkdir()
+            try:
+                yield files
+                for path in files.iterdir():
+                    # Safetensors are written for the owner alone, but a server must read them.
+                    shutil.copymode(files / "model.json", path)
+                    _flush(path)
+                _flush(files)
+            except BaseException:
+                shutil.rmtree(files, ignore_errors=True)
+                raise
+            os.replace(files / "model.json", folder / "model.json")
+            _flush(folder)
+            for path in folder.iterdir():  # also of saves that were killed
+                if re.fullmatch(SUBFOLDER, path.name) and path != files and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # a full disk may be either
+        message = f"the model cannot be saved ({error}); what was saved before is unchanged"
+        raise ModelError(f"{folder}: {message}") from error
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)  # of a killed process, or a link of somebody else
+    with new.open("x", encoding="utf-8") as file:
+        file.write(text)
+    _flush(new)
+    os.replace(new, path)
+
+
+def _flush(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk."""
+    if os.name == "nt" and path.is_dir():  # which Windows cannot open
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def describe_files(files: Path) -> dict[str, FileEntry]:
+    """All files of a folder by name."""
+    entries = {}
+    for path in sorted(files.iterdir()):
+        entries[path.name] = FileEntry(size=path.stat().st_size, sha256=file_digest(path))
+    return entries
+
+
+def manifest_bytes(manifest: str) -> bytes:
+    """Content of `model.json`: a JSON object with the SHA-256 of what follows it as its first member."""
+    rest = manifest.encode().removeprefix(b"{")
+    return f'{{"sha256": "{sha256(rest).hexdigest()}",'.encode() + rest

@@ -17,6 +17,9 @@ SIMILARITIES = ("co-visits", "co-likes", "walks", "similar texts")
 """Proposers that are matrices between items."""
 TEXT_PROPOSERS = ("texts", "visitors' texts")
 """Those that know what to propose to a user of whom there are texts alone."""
+_BY_FACTORS = [f"{rank} factors" for rank in factors.RANKS]
+PROPOSER_NAMES = [*SIMILARITIES, *_BY_FACTORS, *TEXT_PROPOSERS, "popularity"]
+"""All proposers, in the order of `Proposers.scores`."""
 _PRIOR_RATINGS = 5.0
 
 
@@ -58,8 +61,7 @@ class Proposers:
     @property
     def names(self) -> list[str]:
         """Of all proposers, in the order of `scores`."""
-        by_factors = [f"{rank} factors" for rank in factors.RANKS]
-        return [*self.similarities, *by_factors, *TEXT_PROPOSERS, "popularity"]
+        return PROPOSER_NAMES
 
     @property
     def items(self) -> int:

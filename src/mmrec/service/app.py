@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from starlette.exceptions import HTTPException
 import mmrec
 from mmrec.config import ServeConfig
 from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
+from mmrec.recommender.model_folder import check_regular, translate_damage
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.api import CurrentService
@@ -117,20 +119,24 @@ def create_app(
 
 def open_service(model: Path, config: ServeConfig) -> RecommendationService:
     """Load a model, and take in its live reviews; a database that does not answer is waited for."""
-    recommender, store = Recommender.load(model), open_live_store(model, config)
+    store = open_live_store(model, config)
     while True:
+        recommender = Recommender.load(model, trust=config.trust)
         try:
             options = config.sentences, config.max_pixels
             return RecommendationService(recommender, store, *options)
         except StoreError as error:
             log.error("waiting for the database of live reviews: %s", error)
-            time.sleep(1)
-            recommender = Recommender.load(model)  # some reviews may have been taken in
+            time.sleep(1)  # and the model is loaded anew, as some reviews may have been taken in
 
 
 def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
-    """Open `config.database`, or by default `live.sqlite` in the model's folder."""
-    return LiveStore(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
+    """Open `config.database`, or by default `live.sqlite` in the model's folder, which is no link."""
+    path = model.resolve() / "live.sqlite"
+    if not config.database and os.path.lexists(path):
+        with translate_damage(path):
+            check_regular(path)
+    return LiveStore(config.database or f"sqlite:///{path}")
 
 
 def read_keys(path: Path) -> list[str]:
