@@ -57,7 +57,7 @@ def folder(request, server, city, tmp_path_factory):
 
 def test_a_model_quotes_reviews_and_calls_the_server_for_wishes_and_sentences_alone(server, city, folder):
     def recommend(*words):
-        result = run_json("recommend", "model", *words, cwd=folder)
+        result = run_json("recommend", "model", "--trust", *words, cwd=folder)
         return [item.get("why") for item in result["recommendations"]]
 
     before, rows = server.requests, [json.loads(line) for line in city.read_text().splitlines()]
