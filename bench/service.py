@@ -70,11 +70,11 @@ def main() -> None:
 class Server:
     """A process of `mmrec serve`, which keeps its port when it is started again."""
 
-    def __init__(self, model: Path, database: str) -> None:
+    def __init__(self, model: Path, database: str, *flags: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [*MMREC, "serve", str(model), "--port", str(port), "--database", database]
-        self._command += ["--per-minute", "10000000"]
+        self._command += ["--per-minute", "10000000", *flags]
         self.log = Path(tempfile.gettempdir()) / f"mmrec-serve-{port}.log"
         self.start()
 

@@ -35,6 +35,7 @@ class Server:
         requests, status: of requests for completions since the last reset, their number and those of
             each status of an answer.
         answers: of every completion that a client got: the hash of its request, and the time.
+        asks, bodies: of every request for a completion, its body and the time; and bodies by their hash.
         fault: names what happens to a request of `METHOD /path`: `deny` answers 404; `break` does the
             work, and closes the connection amid the answer.
     """
@@ -54,6 +55,7 @@ class Server:
 
     def reset(self):
         self.status, self.answers, self.requests, self.in_flight_max = Counter(), [], 0, 0
+        self.asks, self.bodies = [], {}
         self._attempts = Counter()
 
     def chance(self, digest):
@@ -170,6 +172,8 @@ def build_app(server):
         raw = await request.body()
         digest = hashlib.sha256(raw).hexdigest()
         server.requests += 1
+        server.asks.append((raw, time.time()))
+        server.bodies[digest] = raw
         server.in_flight += 1
         server.in_flight_max = max(server.in_flight_max, server.in_flight)
         try:
