@@ -59,7 +59,7 @@ class Ledger:
 
     def __init__(self, server: Any) -> None:
         self._server = server
-        self._kills: list[tuple[float, set[int]]] = []
+        self._kills: list[tuple[float, float, set[int]]] = []
         server.reset()
 
     def stored(self) -> set[int]:
@@ -72,11 +72,12 @@ class Ledger:
             }
 
     def kill(self, process: subprocess.Popen[Any]) -> None:
-        """Kill a reader, and note what it had stored."""
+        """Kill a reader; note when, until when its last calls may have arrived, and what it had stored."""
         moment = time.time()
         process.kill()
         process.wait()
-        self._kills.append((moment, self.stored()))
+        stored = self.stored()
+        self._kills.append((moment, time.time(), stored))
 
     def lost_or_wasted(self) -> int:
         """Print the account; the number of answers that were lost, or asked for twice without need."""
@@ -90,15 +91,14 @@ class Ledger:
         delays, interrupted = [0.0], set[float]()
         for number, moments in asks.items():
             for first, second in pairwise(moments):
-                between = [kill for kill in self._kills if first <= kill[0] < second]
-                lost += any(number in stored for moment, stored in self._kills if moment < second)
+                lost += any(number in stored for _, end, stored in self._kills if end < second)
+                between = [kill for kill in self._kills if first <= kill[1] < second]
                 needless += not between
-                if between and number not in between[0][1]:
+                if between and number not in between[0][2]:
                     under_way += 1
-                    interrupted.add(between[0][0])
-                    early = [
-                        between[0][0] - at for at in answers[number] if first <= at < between[0][0]
-                    ]
+                    killed = between[0][0]
+                    interrupted.add(killed)
+                    early = [killed - at for at in answers[number] if first <= at < killed]
                     answered += bool(early)
                     delays += early
         asked = sum(map(len, asks.values()))

@@ -4,7 +4,10 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 
 from mmrec.cache.store import Store
 from mmrec.config import EngineConfig
@@ -32,6 +35,37 @@ def worker_pids(pool):
     """Processes of the workers."""
     job = Job({"kind": "pid"}, lambda: ({"kind": "pid"}, _pids))
     return {*run(pool, job, [""] * 16, 1).values()}
+
+
+_LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+
+
+def open_addresses(pids):
+    """Addresses other than loopback at which processes listen, as Linux writes them."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in inodes:
+                found.add(address)
+    return sorted(address for address in found if not address.startswith(_LOOPBACK)), len(found)
+
+
+def descendants(root):
+    """A process with its children, theirs, and so on."""
+    children = defaultdict(list)
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            children[int(path.read_text().rpartition(")")[2].split()[1])].append(int(path.parent.name))
+    family = [root]
+    for pid in family:
+        family += children[pid]
+    return family
 
 
 class Killer(threading.Thread):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from ray_pool import ENGINE
+from ray_pool import ENGINE, open_addresses
 
 from mmrec.config import Config, EngineConfig, TrainingConfig
 from mmrec.data.schema import Split
@@ -52,6 +53,19 @@ def test_workers_train_the_model_of_one_process_although_one_is_killed(pool, tmp
     assert remote_weights.keys() == weights.keys()
     for name, value in weights.items():
         np.testing.assert_allclose(remote_weights[name], value, rtol=0, atol=1e-9)
+
+
+def _sum_and_look(shard):
+    ones = torch.ones(2)
+    shard.all_reduce([ones])
+    return ones.tolist(), open_addresses([os.getpid()])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are listed in /proc")
+def test_workers_that_train_listen_on_loopback_alone(pool):
+    ones, (exposed, sockets) = train_on_workers(ENGINE, 256, _sum_and_look)
+    assert (ones, exposed) == ([2.0, 2.0], [])
+    assert sockets >= 1
 
 
 def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
-from ray_pool import ENGINE, run
+from ray_pool import ENGINE, descendants, open_addresses, run, worker_pids
 
 from mmrec.cache.store import Failure
 from mmrec.distributed.workers import Job, WorkerPool, connect
@@ -39,6 +39,16 @@ def test_only_the_rows_that_raise_or_always_kill_become_failures(pool, tmp_path)
         assert failure == Failure(failure.reason, final=False)
         assert reason in failure.reason
     assert [results[row] for row in sorted(results)] == [*"AB", "DIE", *"CDEFGHI"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are listed in /proc")
+def test_ray_listens_on_loopback_alone(pool):
+    run(pool, CAPITALS, ["a"] * 8, 1)
+    family = descendants(os.getpid())
+    assert family.index(next(iter(worker_pids(pool)))) > 3
+    exposed, sockets = open_addresses(family)
+    assert exposed == []
+    assert sockets >= 6  # of workers, of Ray's own processes, and of this one
 
 
 def test_rows_that_all_raise_end_the_run_every_time(pool):

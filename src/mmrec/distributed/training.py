@@ -7,6 +7,7 @@ the weights of one process, up to rounding. When a worker dies, training starts 
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
@@ -55,15 +56,22 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
     if workers < 2:
         return train(Shard())
     from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.backend import Backend
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class NoGroup(TorchConfig):  # type: ignore[misc]
+        """For workers of this machine, which meet at a file: the TCP store of torch listens everywhere."""
+
+        backend_cls = Backend
+
+    is_local = config.address is None
     console.print(f"- training on {workers} workers", markup=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer: Any = TorchTrainer(
             _train_on_this_worker,
             # A reference, so that features are sent to a machine once.
-            train_loop_config={"train": ray.put(train)},
-            torch_config=TorchConfig(backend="gloo"),
+            train_loop_config={"train": ray.put(train), "folder": folder if is_local else None},
+            torch_config=(NoGroup if is_local else TorchConfig)(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
             run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=3)),
         )
@@ -79,9 +87,15 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
 def _train_on_this_worker(config: dict[str, Any]) -> Any:
     import ray
     from ray.train import get_context
+    from ray.train.collective import broadcast_from_rank_zero
 
     context = get_context()
-    shard = _WorkerShard(context.get_world_rank(), context.get_world_size())
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    if config["folder"] is not None:
+        # A file of its own, since that of workers which died holds what they wrote.
+        file = broadcast_from_rank_zero(f"{config['folder']}/{uuid4().hex}")
+        distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=workers)
+    shard = _WorkerShard(rank, workers)
     try:
         return ray.get(config["train"])(shard)
     except MmrecError as error:  # raised here, it would be tried again

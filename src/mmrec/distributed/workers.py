@@ -165,13 +165,21 @@ class WorkerPool:
 
 # One pool for each process, as Ray itself has it.
 worker_pool = cache(WorkerPool)
+# Anybody who reaches a port of Ray can run code; without a cluster it listens on loopback, as it always
+# does on Windows and macOS. Gloo, with which workers train, would ask for the name of the machine.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+if sys.platform == "linux":
+    _LOOPBACK["GLOO_SOCKET_IFNAME"] = "lo"
 
 
 def connect(config: EngineConfig) -> Any:
     """The module `ray`, connected; a ConfigError without Ray or a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.address is None:
+        os.environ.update(_LOOPBACK)
     try:
         import ray
+        from ray._private import ray_constants
     except ImportError as error:
         message = "--engine ray needs the packages of: pip install 'mmrec[ray]'"
         raise ConfigError(message) from error
@@ -179,11 +187,13 @@ def connect(config: EngineConfig) -> Any:
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address is None:
+        # Ray reads the variable when it is imported, which others may have done.
+        ray_constants.ENABLE_RAY_CLUSTER = False
         paths = os.pathsep.join(filter(None, sys.path))  # what this process imports
         options |= {
             "num_cpus": config.workers or os.cpu_count(),
             "object_store_memory": 512 * 2**20,  # containers have little shared memory
-            "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+            "runtime_env": {"env_vars": {"PYTHONPATH": paths, **_LOOPBACK}},
             "include_dashboard": False,
         }
     try:
