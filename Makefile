@@ -37,7 +37,9 @@ results: .venv/.installed
 # checkout of facebookresearch/dlrm, that one trains beside ours.
 bench: .venv/.installed
 	$(BIN)/python bench/calls.py throughput
-	$(BIN)/python bench/calls.py kills
+	$(BIN)/python bench/read_kills.py annotate
+	$(BIN)/python bench/read_kills.py serve
+	$(BIN)/python bench/read_kills.py serve --postgresql
 	$(BIN)/python bench/encoder.py $(DATA)/gmaps-wa/reviews.jsonl.gz
 	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
 	$(BIN)/python bench/stacked.py $(if $(DLRM),--peer $(DLRM))

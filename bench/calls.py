@@ -1,7 +1,6 @@
-"""Measures calls to a language model server: throughput, crashes, and a whole data set.
+"""Measures calls to a language model server: throughput, and a whole data set.
 
 Usage: python bench/calls.py throughput [--calls 2000] [--latency 0.2] [--in-flight 64]
-       python bench/calls.py kills [--times 100]
        python bench/calls.py whole REVIEWS [any option of `mmrec annotate`]
 
 The server of the tests, which has OpenAI's API and answers by rules, runs in this process; the
@@ -15,12 +14,10 @@ import json
 import os
 import platform
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,44 +81,6 @@ def measure_throughput(calls: int, latency: float, in_flight: int) -> None:
     print(f"second run: {result['calls'][1]} calls, {second:.2f} s")
 
 
-def measure_kills(times: int) -> None:
-    """Kill a client at random moments; count answers that were lost or paid for twice."""
-    rng = random.Random(0)
-    calls, in_flight = 200 * times, 32
-    with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.1)) as server:
-        path = Path(folder) / "store.sqlite"
-        stored: set[bytes] = set()
-        lost = running = 0
-        for _ in range(times):
-            before = len(server.answers)
-            child = subprocess.Popen(client_command(server.url, path, calls, in_flight))
-            while len(server.answers) <= before + 1 and child.poll() is None:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.6))
-            running += child.poll() is None
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            earlier, stored = stored, stored_keys(path)
-            lost += len(earlier - stored)
-        notes, _ = annotate(server.url, Store(path), calls, 64)
-        answered = Counter(digest for digest, _ in server.answers)
-        fresh, _ = annotate(server.url, Store(), calls, 64)
-    # Each client annotates one review without the store, to load its modules.
-    twice = sum(answered.values()) - len(answered) - times
-    print(f"{times} kills, {running} of them of a process at work")
-    print(f"{len(stored):,} of {calls:,} answers were stored after the last one; {lost} were lost")
-    print(f"paid for twice: {twice:,} ({twice / times:.1f} a kill, {in_flight} in flight)")
-    print(f"result equals an uninterrupted run: {notes == fresh}")
-
-
-def stored_keys(path: Path) -> set[bytes]:
-    """Keys of the results in a store."""
-    store = Store(path)
-    keys = {key for (key,) in store.db.execute("SELECT key FROM results")}
-    store.close()
-    return keys
-
-
 def measure_data_set(arguments: list[str]) -> None:
     """Calls, tokens, time and memory of `mmrec annotate` on a data set, run twice."""
     program = [sys.executable, "-c", "from mmrec.cli import main; main()"]
@@ -162,17 +121,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("measurement", choices=("throughput", "kills", "whole"))
+    parser.add_argument("measurement", choices=("throughput", "whole"))
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--times", type=int, default=100)
     options, rest = parser.parse_known_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     if options.measurement == "throughput":
         measure_throughput(options.calls, options.latency, options.in_flight)
-    elif options.measurement == "kills":
-        measure_kills(options.times)
     else:
         measure_data_set(rest)
 

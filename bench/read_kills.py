@@ -151,7 +151,7 @@ def kill_serve(folder: Path, kills: int, rng: random.Random, database: str) -> i
         recommender = Recommender(config).fit(read_reviews(data, read))
         items, model = recommender.state.dataset.data.items, recommender.save(folder / "model")
         server.set(latency=0.3)
-        ledger, service = Ledger(server), Server(model, database)
+        ledger, service = Ledger(server), Server(model, database, "--trust")
         acknowledged, visits, done = dict[int, str](), count(), threading.Event()
 
         def send_reviews(client: httpx.Client) -> None:
@@ -174,6 +174,9 @@ def kill_serve(folder: Path, kills: int, rng: random.Random, database: str) -> i
             pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
             sending = [pool.submit(send_reviews, client) for client in clients]
             for kill in range(kills):
+                before = server.requests
+                while server.requests == before:
+                    time.sleep(0.01)
                 time.sleep(rng.uniform(0, 1.5))
                 ledger.kill(service.process)
                 service.start()
