@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 import pytest
 
+from live_results import check_equal, check_like_fitted, results
 from mmrec.errors import DataError
-from mmrec.evidence.policies import EvidenceViews
-from mmrec.features.dataset import Dataset
 from mmrec.recommender.live_reviews import LiveReview
 from mmrec.recommender.recommender import Recommender
 
@@ -19,38 +17,6 @@ BLAME = "Cold soup and rude staff. Overpriced."
 @pytest.fixture
 def names(fitted):
     return fitted.state.online.ids["user"], fitted.state.online.ids["item"]
-
-
-def results(recommender):
-    """Features of all users and items, lists, searches and quotes, by name."""
-    online = recommender.state.online
-    found = {}
-    for kind, features in (("user", online.features.user), ("item", online.features.item)):
-        for name, code in online.codes[kind].items():
-            for block, values in features.by_name(np.array([code])).items():
-                found[kind, name, block] = values.astype(float)
-    users = [*online.ids["user"][:6], "ann", "bob"]
-    probability = recommender.predict(np.repeat(users, 8).tolist(), online.ids["item"][:8] * 8)
-    lists = [recommender.recommend(user, 10)["item"].to_list() for user in users]
-    found_items = [recommender.search(words, 8) for words in ("ramen", "cold soup", "quiet place")]
-    quotes = [{*recommender.state.catalog.quotes(code)} for code in range(8)]
-    histories = recommender.state.list_maker.histories
-    rows = histories.of_users(online.views("user", users), len(online.ids["item"]))
-    return found, probability, lists, found_items, quotes, rows
-
-
-def check_equal(one, other):
-    features, probability, lists, found_items, quotes, rows = one
-    # Whoever has no review is unknown again.
-    for key in features.keys() & other[0].keys():
-        assert features[key] == pytest.approx(other[0][key], abs=2e-3), key
-    assert probability == pytest.approx(other[1], abs=1e-5)
-    assert lists == other[2]
-    assert found_items == other[3]
-    assert quotes == other[4]
-    assert (rows.visits != other[5].visits).nnz == 0
-    assert (rows.likes != other[5].likes).nnz == 0
-    assert rows.topics == pytest.approx(other[5].topics, abs=1e-3)
 
 
 def live_reviews(names, recommender):
@@ -129,21 +95,7 @@ def test_a_review_of_the_fit_can_be_withdrawn(fitted, model):
     rest = table.filter((pl.col("user") != user) | (pl.col("item") != item))
     assert len(rest) < len(table)
     reviews = replace(fitted.saved.reviews, table=rest)
-    dataset = Dataset.from_reviews(reviews, fitted.models, fitted.config)
-    builder = fitted.saved.model.builder.refit(dataset)
-    for kind, name, entity, ids in (
-        ("user", user, dataset.data.user, dataset.data.users),
-        ("item", item, dataset.data.item, dataset.data.items),
-    ):
-        fresh = builder.build(kind, EvidenceViews.all_reviews(entity), dataset)
-        features = getattr(live.state.online.features, kind)
-        code, view = live.state.online.codes[kind][name], ids.index(name)
-        for block in features.vectors.keys() - {"photos"}:  # which the item keeps
-            values = features.vectors[block]
-            assert values[code] == pytest.approx(fresh.vectors[block][view], abs=3e-3)
-        for column in ("mean rating", "log count", "log length"):
-            place = features.names.index(column)
-            assert features.dense[code, place] == pytest.approx(fresh.dense[view, place], abs=0.02)
+    check_like_fitted(live, fitted, reviews, users=[user], items=[item])
     assert item in live.recommend(user, 1000)["item"]
     quotes = live.state.catalog.quotes(live.state.online.codes["item"][item])
     assert not [quote for quote in quotes if quote.user == user and quote.text in text]
