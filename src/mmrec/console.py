@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 from rich import progress
 from rich.console import Console
+from rich.markup import escape
 
 console = Console(stderr=True, emoji=False)
 hides_bars = False  # set where nobody looks on, as in a service
@@ -52,6 +53,11 @@ def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[C
         finally:
             _has_bar.reset(token)
             advance(0, last=True)
+
+
+def print_error(error: Exception) -> None:
+    """Print what the user can mend."""
+    console.print(f"[bold red]mmrec:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
 
 
 def remove_control_characters(text: str) -> str:

@@ -4,7 +4,6 @@ import sys
 from typing import Any
 
 from cyclopts import App, CycloptsError, CycloptsPanel
-from rich.markup import escape
 
 import mmrec
 from mmrec.errors import MmrecError
@@ -62,10 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(words)
     except MmrecError as error:
-        from mmrec.console import console  # slow to import
+        from mmrec.console import print_error  # slow to import
 
-        message = f"[bold red]mmrec:[/] {escape(str(error))}"
-        console.print(message, soft_wrap=True, highlight=False)
+        print_error(error)
         sys.exit(2)
     except KeyboardInterrupt:
         message = "stopped; results are stored, and the same command continues from there"

@@ -37,7 +37,7 @@ log = logging.getLogger("mmrec.service")
 
 
 def create_app(
-    model: Path, config: ServeConfig, on_failure: Callable[[Exception], None] | None = None
+    model: Path, config: ServeConfig, on_failure: Callable[[Exception], None] = log.error
 ) -> FastAPI:
     """An application that serves a saved model, which is loaded beside the first requests: until it is,
     and live reviews are taken in, only `/health` and `/metrics` answer, others with 503.
@@ -50,9 +50,7 @@ def create_app(
         try:
             app.state.service = open_service(model, config)
         except Exception as error:
-            log.error("%s", error, exc_info=None if isinstance(error, MmrecError) else error)
-            if on_failure:
-                on_failure(error)
+            on_failure(error)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
     undefer,
 )
 
+from mmrec.console import single_line
 from mmrec.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class LiveStore:
                 if is_stale and time.monotonic() - started < self._timeout / 2:
                     continue
                 # The driver's message: SQLAlchemy's own quotes the statement with the review.
-                reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
+                reason = single_line(str(getattr(error, "orig", None) or type(error).__name__))
                 kind = self._engine.dialect.name
                 raise StoreError(f"the database of live reviews ({kind}): {reason}") from error
 
