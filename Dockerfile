@@ -5,7 +5,9 @@ FROM python:3.11-slim AS build
 ENV PATH=/opt/mmrec/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/mmrec
-COPY constraints.txt ./
+COPY constraints.txt deploy/requirements.lock ./
+# All but torch by hash: what follows finds it here, and adds torch and the libraries of its build.
+RUN pip install --require-hashes --no-deps -r requirements.lock
 
 FROM build AS build-cpu
 ARG TORCH_INDEX

@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test tests check results bench clean
+.PHONY: demo test tests check results bench lock clean
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llm,offline,openvino,peers,ray,serve,postgres,dev]' -c constraints.txt
 	touch $@
@@ -53,6 +54,14 @@ bench: .venv/.installed
 	$(BIN)/python bench/service.py demo kills --postgresql
 	$(BIN)/python bench/catalogue.py demo --items 20000 --correction 0.1 --http
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
+
+# After a change of constraints.txt; wants uv. Without torch, whose build (CPU, CUDA) is the user's choice and has other
+# hashes, and the libraries of CUDA that some builds need: those come by version alone.
+LOCK := uv pip compile --quiet pyproject.toml -c constraints.txt --universal --generate-hashes --no-header --no-annotate
+WITHOUT_TORCH := awk '/^[a-z]/ {skip = /^(torch==|triton|cuda-|nvidia-)/} !skip'
+lock:
+	$(LOCK) --all-extras | $(WITHOUT_TORCH) > requirements.lock
+	$(LOCK) --extra serve --extra postgres --extra offline --extra llm | $(WITHOUT_TORCH) > deploy/requirements.lock
 
 clean:
 	rm -rf .venv demo
