@@ -1,4 +1,4 @@
-"""The lock files: every package by hash, in the versions of constraints.txt, and no word of where they came from."""
+"""The lock files: every package by hash, in the versions of constraints.txt, and no server named."""
 
 import re
 from pathlib import Path

@@ -7,6 +7,7 @@ loses which block failed, and an actor that Ray restarts may wait for room for e
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections import deque
@@ -174,6 +175,10 @@ if sys.platform == "linux":
 
 def connect(config: EngineConfig) -> Any:
     """The module `ray`, connected; a ConfigError without Ray or a cluster."""
+    if re.search("[@?#]", config.address or ""):  # addresses are shown
+        raise ConfigError(
+            "--address: no password and no `?` in it; a cluster's token goes into RAY_AUTH_TOKEN"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if config.address is None:
         os.environ.update(_LOOPBACK)

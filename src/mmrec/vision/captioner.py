@@ -71,7 +71,9 @@ def open_captioner(
     for kind, (_, default) in CAPTIONERS.items():
         names.append(f"{kind}[:MODEL_OR_FOLDER]" if default else kind)
     choices = f"{', '.join(names)}, openai:MODEL[@URL], ollama:MODEL or a URL"
-    raise ConfigError(f"--captioner {name}: no such captioner; there are {choices}")
+    raise ConfigError(
+        f"--captioner {name.partition(':')[0]}: no such captioner; there are {choices}"
+    )
 
 
 def caption_fault(caption: str, max_characters: int = 800) -> str | None:
