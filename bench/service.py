@@ -1,10 +1,11 @@
-"""Measures the service: `python bench/service.py MODEL load|kills|mixed [--postgresql]`, on an idle machine.
+"""Measures the service: `python bench/service.py MODEL MEASUREMENT`, on an idle machine.
 
 load: clients request recommendations over loopback; prints requests a second, latency and memory.
 kills: the server is killed with SIGKILL while clients post reviews, and started again; prints how many
 acknowledged reviews were lost.
 mixed: clients ask for lists, pages and photos, and send reviews and photos of many pixels, while 300
 connections send half a request; prints responses, latency of lists, memory and size of the log.
+restart: the service starts with --reviews live reviews; prints how soon it answers, and is ready.
 
 MODEL is a folder that `mmrec fit` wrote; its live reviews are not changed. With --postgresql, reviews are
 stored in a PostgreSQL of Debian's package, which is started for this.
@@ -19,6 +20,7 @@ import platform
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 
@@ -44,10 +46,11 @@ def main() -> None:
     """Run one measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("measurement", choices=("load", "kills", "mixed"))
+    parser.add_argument("measurement", choices=("load", "kills", "mixed", "restart"))
     parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--reviews", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=20)
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -61,6 +64,8 @@ def main() -> None:
                 load(server, arguments.model, arguments.clients, arguments.seconds)
             elif arguments.measurement == "mixed":
                 mixed(server, arguments.model, arguments.clients, arguments.seconds)
+            elif arguments.measurement == "restart":
+                restart(server, arguments.model, Path(folder) / "live.sqlite", arguments.reviews)
             else:
                 kills(server, arguments.model, arguments.times)
         finally:
@@ -202,6 +207,47 @@ def mixed(server: Server, model: Path, clients: int, seconds: float) -> None:
     others = [line for line in lines if not line.startswith("{")]
     size = sum(map(len, others)) / 1024
     print(f"log: {len(lines):,} lines, {size:,.1f} kB of them not of requests")
+
+
+def restart(server: Server, model: Path, database: Path, count: int) -> None:
+    """Start with many live reviews in an SQLite database: some that were sent, and copies by other users."""
+    table = load_recommender(model).reviews.table
+    items, texts = table["item"].unique().sort().to_list(), table["text"].head(500).to_list()
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for number, text in enumerate(texts):
+            review = {"user": "u", "item": items[number % len(items)], "rating": 1 + number % 5}
+            client.post("/v1/reviews", json=review | {"text": text[:10_000]}).raise_for_status()
+    server.kill()
+    names = "review_id, user_id, item_id, rating, text, note, vectors, encoder, created"
+    with closing(sqlite3.connect(database)) as connection:
+        sent = connection.execute(f"SELECT {names} FROM live_reviews WHERE rating > 0").fetchall()
+        rows = (
+            (
+                f"{number}",
+                f"user {number // 5}",
+                random.choice(items),
+                *sent[number % len(sent)][3:],
+            )
+            for number in range(count)
+        )
+        connection.executemany(
+            f"INSERT INTO live_reviews ({names}) VALUES (?,?,?,?,?,?,?,?,?)", rows
+        )
+        connection.commit()
+    before = time.monotonic()
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    while True:
+        try:
+            httpx.get(f"{server.url}/health", timeout=5).raise_for_status()
+            break
+        except httpx.TransportError:
+            time.sleep(0.05)
+    print(
+        f"{count:,} live reviews: /health answers after {time.monotonic() - before:.1f} s", end=", "
+    )
+    thread.join()
+    print(f"ready after {time.monotonic() - before:.1f} s; {server.megabytes:,.0f} MB")
 
 
 def kills(server: Server, model: Path, times: int) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -141,3 +142,18 @@ def postgresql():
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(folder)
+
+
+def freeze_postgresql(url):
+    """Stop all processes of a server, the first of which starts the others; their numbers."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL").fetchall()
+        backend = connection.info.backend_pid
+        status = Path(f"/proc/{backend}/stat").read_text()
+    parent = int(status.rpartition(")")[2].split()[1])
+    frozen = [parent, *(pid for (pid,) in rows if pid != backend)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    return frozen

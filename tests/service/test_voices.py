@@ -6,11 +6,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from serving import service_in_process, serving
+from serving import freeze_postgresql, service_in_process, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 from mmrec.errors import StoreError
@@ -133,21 +132,6 @@ def test_nobody_waits_long_for_a_database_that_hangs():
     feed.stop()
 
 
-def freeze_postgresql(url):
-    """Stop all processes of a server, the first of which starts the others; their numbers."""
-    import psycopg
-
-    with psycopg.connect(url) as connection:
-        rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL").fetchall()
-        backend = connection.info.backend_pid
-        status = Path(f"/proc/{backend}/stat").read_text()
-    parent = int(status.rpartition(")")[2].split()[1])
-    frozen = [parent, *(pid for (pid,) in rows if pid != backend)]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    return frozen
-
-
 def test_lists_go_on_while_postgresql_is_frozen(model, postgres, fitted):
     import psycopg
 
@@ -168,6 +152,14 @@ def test_lists_go_on_while_postgresql_is_frozen(model, postgres, fitted):
             refused = service.client.post("/v1/reviews", json=body)
             assert refused.status_code == 503
             assert refused.headers["retry-after"]
+            with ThreadPoolExecutor(60) as pool:  # more than there are threads that answer
+                bodies = [review(f"user {number}", items[1], 5) for number in range(60)]
+                sent = [pool.submit(service.client.post, "/v1/reviews", json=sent) for sent in bodies]
+                time.sleep(0.5)
+                started = time.monotonic()
+                assert service.client.get("/v1/users/kim/recommendations").status_code == 200
+                assert time.monotonic() - started < 2
+                assert {answer.result().status_code for answer in sent} == {503}
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)

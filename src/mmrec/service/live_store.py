@@ -90,6 +90,7 @@ class StoredItem(Entry):
     photo: Mapped[bytes | None] = mapped_column(deferred=True)
 
 
+_PLACES = 12  # requests that wait for the database; fewer than the threads that answer
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
@@ -102,6 +103,7 @@ class LiveStore:
 
     def __init__(self, url: str, timeout: float = 5.0) -> None:
         self._timeout, options = timeout, dict[str, Any]()
+        self._places = threading.BoundedSemaphore(_PLACES)
         scheme, mark, rest = url.partition("://")
         driver = scheme.lower()
         if driver.startswith("postgresql"):
@@ -153,7 +155,7 @@ class LiveStore:
     def since(self, table: type[AnyEntry], number: int, limit: int = 1000) -> list[AnyEntry]:
         """The next entries after a number, in order and without photos."""
         query = select(table).where(table.number > number).order_by(table.number).limit(limit)
-        return self._run(lambda session: list(session.scalars(query)))
+        return self._transact(lambda session: list(session.scalars(query)))
 
     def find_review(self, user: str, review_id: str) -> StoredReview:
         """The review with this id of a user, which must exist."""
@@ -171,6 +173,16 @@ class LiveStore:
         self._engine.dispose()
 
     def _run(self, work: Callable[[Session], T], *, write: bool = False) -> T:
+        """Work in a transaction for a request, unless many others do: if the database hangs, threads are
+        left for requests that do not need it."""
+        if not self._places.acquire(blocking=False):
+            raise StoreError("too many requests wait for the database of live reviews")
+        try:
+            return self._transact(work, write=write)
+        finally:
+            self._places.release()
+
+    def _transact(self, work: Callable[[Session], T], *, write: bool = False) -> T:
         """Work in a transaction; those that write take turns. A connection that the server has closed
         meanwhile is opened again."""
         started = time.monotonic()

@@ -6,7 +6,7 @@ from mmrec.errors import MmrecError
 from mmrec.features.dataset import Models
 from mmrec.llm.openai_client import ChatClient
 
-_WAITING = 24  # requests, with the one whose turn it is; fewer than the threads that answer
+_WAITING = 16  # requests, with the one whose turn it is; fewer than the threads that answer
 _TURN = 20.0  # seconds that a request waits for its turn
 _CALL = 20.0  # seconds that a language model has for an answer
 
