@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
@@ -179,6 +179,10 @@ class ServeConfig(_Settings, title="Service"):
     """Address to listen on; 0.0.0.0 accepts connections from other machines."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on."""
+    root_path: Annotated[str, AfterValidator(lambda path: path.rstrip("/"))] = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*/?$"
+    )
+    """Path below which a proxy shows the service, as in `/mmrec`; it may take it away or pass it on."""
     allowed_hosts: str = ""
     """Names, as in `a.org,*.b.org`, that a service without keys has besides those of loopback and --host."""
     forwarded_allow_ips: str | None = None

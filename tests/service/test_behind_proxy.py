@@ -1,10 +1,13 @@
 """The service behind nginx, as deploy/nginx.conf and docs/behind-a-proxy.md have it."""
 
+import html
+import re
 import shutil
 import subprocess
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2 as httpx
 import pytest
@@ -83,3 +86,28 @@ def test_every_visitor_of_a_proxy_that_is_believed_has_a_limit_of_their_own(mode
     assert counts[0] < 15
     assert counts[1] == 30
     assert redirected.startswith("https://mmrec.example/")
+
+
+@pytest.mark.parametrize("passes_on", [True, False])
+def test_pages_and_ids_work_below_a_path_whether_nginx_passes_it_on_or_not(model, tmp_path, passes_on):
+    url, changes = "http://127.0.0.1:8000", {}
+    changes["location / {"] = "location /shown/here/ {"
+    if not passes_on:
+        changes[f"proxy_pass {url}"] = f"proxy_pass {url}/"
+    flags = ["--allowed-hosts", "mmrec.example", "--root-path", "/shown/here"]
+    flags += ["--database", f"sqlite:///{tmp_path / 'live.sqlite'}"]
+    own, long = {"Origin": "https://mmrec.example", "Sec-Fetch-Site": "same-origin"}, "\U0001f35c" * 512
+    with serving(model, *flags) as service, nginx(tmp_path, service, **changes) as client:
+        home = client.get("/shown/here/").text
+        style = re.search('href="([^"]*style.css)"', home)[1]
+        assert client.get(style).status_code == 200
+        for name in ("..", "x/../y", "a//b", "50%41", long):
+            place = f"/shown/here/places/?item={quote(name, safe='')}"
+            for path in (place, None):
+                if path is None:
+                    page = client.get(f"{place}&user=ann").text
+                    path = html.unescape(re.search('class="review" action="([^"]+)"', page)[1])
+                sent = client.post(path, data={"user": long, "rating": "5"}, headers=own)
+                assert sent.status_code == 303, sent.text
+                assert sent.headers["location"].startswith("/shown/here/places/")
+                assert "Thank you" in client.get(sent.headers["location"]).text

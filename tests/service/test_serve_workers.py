@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 from mmrec.service.live_store import LiveStore
 from mmrec.service.recommendations import RecommendationService
 
-STARTED = r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)'
+STARTED = r'http_requests_created\{[^}]*"/v1/users/\{user:id\}"[^}]*\} (\S+)'
 
 
 def ask(served, user):

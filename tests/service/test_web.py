@@ -61,7 +61,7 @@ def test_names_of_reviewers_and_items_are_escaped(service, user):
 
 
 ERRORS = [("/?hide=500", None, 422, "Not valid: hide"), ("/places/no", None, 404, "Not found")]
-ERRORS += [("/places/no", user, 422, "Not valid") for user in ("a\x01b", "x" * 201)]
+ERRORS += [("/places/no", user, 422, "Not valid") for user in ("a\x01b", "x" * 513)]
 
 
 @pytest.mark.parametrize(("path", "user", "status", "message"), ERRORS)

@@ -54,9 +54,16 @@ Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 
 
 def default_store_path() -> Path:
-    """`store.sqlite` in `$MMREC_CACHE`, or in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MMREC_CACHE") or Path(cache) / "mmrec") / "store.sqlite"
+    """`store.sqlite` in `$MMREC_CACHE`, or in the user's cache folder; a StoreError if there is none."""
+    cache = os.environ.get("MMREC_CACHE")
+    if not cache:
+        try:
+            user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError as error:  # as in a container with a user id that has no name
+            mend = "name a folder for results by the environment variable MMREC_CACHE"
+            raise StoreError(f"this user has no home folder; {mend}") from error
+        cache = f"{user_cache}/mmrec"
+    return Path(cache) / "store.sqlite"
 
 
 def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
@@ -212,7 +219,8 @@ class Store:
             if name.startswith("SQLITE_BUSY"):
                 mend = "another process has it locked; try again when that is done"
             elif isinstance(error, OSError) or name.startswith(disk):
-                mend = "see that the disk has room and that you may write there"
+                mend = "see that the disk has room and that you may write there, or set MMREC_CACHE"
+                mend += " to a folder where you may"
             message = f"the store {self.path} cannot be used: {error}; {mend}"
             raise StoreError(message) from error
 

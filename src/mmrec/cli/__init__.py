@@ -1,6 +1,7 @@
 """The command line: each command in the file of its subject; `mmrec --help` is the map."""
 
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from cyclopts import App, CycloptsError, CycloptsPanel
@@ -51,6 +52,9 @@ app.command(_photos)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error that the user can fix is printed as a sentence, with exit status 2."""
+    # What a terminal cannot show is escaped, as Python does by itself on standard error.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     words: list[str] = []
     for word in sys.argv[1:] if arguments is None else arguments:
         words += word.split("=", 1) if word.startswith("--map=") else [word]

@@ -157,13 +157,17 @@ def _list_captions(cell: Any) -> list[Any]:
     return listed if isinstance(listed, list) else [cell]
 
 
-# Validators that run before the checks of a type run from the last to the first.
-_Id = Annotated[
+# The pattern, for those who read it in OpenAPI, says of blank text, too, that it is no id.
+_NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f]*"
+_ID_PATTERN = rf"^{_NO_CONTROL}[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROL}$"
+EntityId = Annotated[
     str,
-    Field(strict=True, min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+    Field(strict=True, min_length=1, max_length=512, pattern=_ID_PATTERN),
     StringConstraints(strip_whitespace=True),
-    BeforeValidator(_spell_number),
 ]
+"""An id of a user or an item, in files and in requests."""
+# Validators that run before the checks of a type run from the last to the first.
+_Id = Annotated[EntityId, BeforeValidator(_spell_number)]
 _Rating = Annotated[
     float,
     Field(ge=1, le=5, allow_inf_nan=False),

@@ -1,4 +1,7 @@
-"""Endpoints of the HTTP API, version 1; `/openapi.json` describes them."""
+"""Endpoints of the HTTP API, version 1; `/openapi.json` describes them.
+
+An id may also stand in the query, as in `/v1/items/?item=..`: clients and proxies resolve `..` in a path.
+"""
 
 from functools import partial
 from typing import Annotated
@@ -7,10 +10,11 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, UploadFile
 
+import mmrec.service.addresses  # noqa: F401 (registers `:id` of paths)
 from mmrec.errors import DataError, PhotoError
 from mmrec.service import schemas
 from mmrec.service.recommendations import RecommendationService, current_service
-from mmrec.service.schemas import IdInPath, error_responses
+from mmrec.service.schemas import Identifier, error_responses
 
 router = APIRouter(
     prefix="/v1", tags=["v1"], responses=error_responses(401, 403, 408, 413, 422, 429, 503)
@@ -21,14 +25,22 @@ _UPLOADS = CapacityLimiter(4)
 Neighbors = list[schemas.Neighbor]
 
 
-@router.get("/users/{user:path}/recommendations", responses=error_responses(404))
+@router.get("/users/{user:id}/recommendations", responses=error_responses(404))
 def recommend(
-    user: IdInPath,
+    user: Identifier,
     request: Annotated[schemas.UserRecommendationRequest, Query()],
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
     """Recommend items to a user."""
     return service.recommend(user, **request.model_dump())
+
+
+@router.get("/recommendations/", responses=error_responses(404))
+def recommend_by_query(
+    request: Annotated[schemas.RecommendationByQuery, Query()], service: CurrentService
+) -> list[schemas.Recommendation]:
+    """Recommend items to a user, whose id stands in the query."""
+    return service.recommend(**request.model_dump())
 
 
 @router.post("/recommendations", responses=error_responses(400, 404))
@@ -49,30 +61,34 @@ def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
         return recommender.predict(users, items).tolist()
 
 
-@router.get("/similar-items/{item:path}", responses=error_responses(404))
-def similar_items(item: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
+@router.get("/similar-items/{item:id}", responses=error_responses(404))
+@router.get("/similar-items/", responses=error_responses(404))
+def similar_items(item: Identifier, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find items with similar reviews."""
     with service.recommender() as recommender:
         pairs = recommender.similar_items(item, n)
     return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in pairs]
 
 
-@router.get("/similar-users/{user:path}", responses=error_responses(404))
-def similar_users(user: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
+@router.get("/similar-users/{user:id}", responses=error_responses(404))
+@router.get("/similar-users/", responses=error_responses(404))
+def similar_users(user: Identifier, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find users who write similar reviews."""
     with service.recommender() as recommender:
         pairs = recommender.similar_users(user, n)
     return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in pairs]
 
 
-@router.get("/items/{item:path}", responses=error_responses(404))
-def item_profile(item: IdInPath, service: CurrentService) -> schemas.ItemProfile:
+@router.get("/items/{item:id}", responses=error_responses(404))
+@router.get("/items/", responses=error_responses(404))
+def item_profile(item: Identifier, service: CurrentService) -> schemas.ItemProfile:
     """Show an item with quotes from its reviews."""
     return service.item_profile(item)
 
 
-@router.get("/users/{user:path}", responses=error_responses(404))
-def user_profile(user: IdInPath, service: CurrentService) -> schemas.UserProfile:
+@router.get("/users/{user:id}", responses=error_responses(404))
+@router.get("/users/", responses=error_responses(404))
+def user_profile(user: Identifier, service: CurrentService) -> schemas.UserProfile:
     """Show a user with the items that they have reviewed."""
     reviewed = service.reviewed_items(user)
     return schemas.UserProfile(user=user, known=bool(reviewed), reviewed=reviewed)
@@ -102,7 +118,7 @@ def withdraw_review(pair: schemas.Pair, service: CurrentService) -> None:
 @router.post("/items", status_code=201, responses=error_responses(400, 409))
 async def add_item(
     service: CurrentService,
-    item: Annotated[schemas.Identifier, Form(description="Its id.")],
+    item: Annotated[Identifier, Form(description="Its id.")],
     name: Annotated[schemas.NonBlankText | None, Form(description="Its name.")] = None,
     description: Annotated[
         schemas.FreeText, Form(max_length=10_000, description="A description.")

@@ -26,6 +26,7 @@ from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommender.model_folder import check_regular, translate_damage
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
+from mmrec.service.addresses import PathMiddleware
 from mmrec.service.api import CurrentService
 from mmrec.service.live_store import LiveStore, StoredReview
 from mmrec.service.model_calls import BusyError
@@ -112,6 +113,7 @@ def create_app(
             response_class=PlainTextResponse,
         )
         route(metrics_of_requests)
+    app.add_middleware(PathMiddleware, root_path=config.root_path)  # around all others
     return app
 
 
@@ -188,7 +190,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     if status == 503:
         headers = {"Retry-After": "5"}
     if is_page:
-        return web.error_page(status, message, headers)
+        return web.error_page(request, status, message, headers)
     return JSONResponse({"error": message, "request_id": request_id}, status, headers)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import sqlalchemy
-from sqlalchemy import DateTime, Index, String, Text, UniqueConstraint, cast, event, select, update
+from sqlalchemy import DateTime, String, Text, UniqueConstraint, cast, event, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -58,8 +58,7 @@ class StoredReview(Entry):
 
     __tablename__ = "live_reviews"
     __table_args__ = (
-        UniqueConstraint("user_id", "review_id"),
-        Index("live_reviews_of_pair", "user_id", "item_id"),
+        UniqueConstraint("user_id", "review_id"),  # also an index by user
         {"sqlite_autoincrement": True},
     )
 
@@ -128,7 +127,10 @@ class LiveStore:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", self._configure_sqlite)
         # Several processes may start at once.
-        self._run(lambda session: Entry.metadata.create_all(session.connection()), write=True)
+        try:
+            self._run(lambda session: Entry.metadata.create_all(session.connection()), write=True)
+        except StoreError as error:
+            raise StoreError(f"{error}; --database names another") from error
         self._check_columns()
 
     def add(self, entry: Entry) -> bool:
@@ -199,6 +201,8 @@ class LiveStore:
                 # The driver's message: SQLAlchemy's own quotes the statement with the review.
                 reason = single_line(str(getattr(error, "orig", None) or type(error).__name__))
                 kind = self._engine.dialect.name
+                if kind == "sqlite":
+                    kind = f"{kind}, {self._engine.url.database}"
                 raise StoreError(f"the database of live reviews ({kind}): {reason}") from error
 
     @contextmanager

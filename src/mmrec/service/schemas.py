@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import StringConstraints as Text
 
+from mmrec.data.schema import EntityId
 from mmrec.recommender.explain import Explanation
 from mmrec.recommender.quotes import Quote
 
@@ -17,9 +17,8 @@ def _integral_to_int(number: Any) -> Any:
 
 # PostgreSQL cannot store NUL. (JSON parsing rejects unpaired surrogates.)
 _remove_nul = AfterValidator(lambda text: text.replace("\0", ""))
-Identifier = Annotated[str, Text(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-IdInPath = Annotated[
-    Identifier, Path(description="An id; one that is not known stands for a new user or item.")
+Identifier = Annotated[
+    EntityId, Field(description="An id; one that is not known stands for a new user or item.")
 ]
 FreeText = Annotated[str, _remove_nul]
 NonBlankText = Annotated[
@@ -55,6 +54,12 @@ class UserRecommendationRequest(RecommendationRequest):
     model_config = ConfigDict(strict=False)  # query parameters are all text
 
     seen: bool = Field(False, description="Whether to include reviewed items.")
+
+
+class RecommendationByQuery(UserRecommendationRequest):
+    """Options of a list of recommendations, and the user."""
+
+    user: Identifier
 
 
 class RecommendationByTextRequest(RecommendationRequest):

@@ -53,7 +53,8 @@ class RequestGuard:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id):
             request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        is_upload, size = scope["path"] == "/v1/items", 0
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_upload, size = path == "/v1/items", 0
         max_bytes = self._limits.max_photo if is_upload else self._limits.max_body
 
         def check_size(size: int) -> None:
@@ -89,9 +90,9 @@ class RequestGuard:
             client = (scope.get("client") or ("", 0))[0]
             if not self._keys:
                 self._browsers.check(scope["method"], headers)
-            if scope["path"].startswith("/v1/") and self._keys:
+            if path.startswith("/v1/") and self._keys:
                 client = self._check_key(headers.get("authorization", ""), client)
-            if scope["path"] not in ("/health", "/ready", "/metrics"):
+            if path not in ("/health", "/ready", "/metrics"):
                 self._take_token(client)
             length = headers.get("content-length", "0")
             check_size(int(length) if length.isdecimal() else 0)

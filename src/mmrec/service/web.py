@@ -1,6 +1,7 @@
 """Web pages: plain HTML forms, which a small script makes faster but does not replace."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from mmrec.llm.types import PRICE_TAGS
+from mmrec.service.addresses import item_address
 from mmrec.service.api import CurrentService
 from mmrec.service.schemas import ReviewRequest
 
@@ -27,17 +29,21 @@ class ListForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
-    user: str = Field("", max_length=200)
+    user: str = Field("", max_length=512)
     likes: str = Field("", max_length=1000)
     hide: int = Field(0, ge=0, le=100)  # % of disliked places
     variety: int = Field(0, ge=0, le=100)
     price: str = Field("", max_length=20)
-    category: str = Field("", max_length=200)
+    category: str = Field("", max_length=512)
     start: int = Field(0, ge=0, le=10_000)  # places of the list that stand on pages before
 
+    def values(self, **changes: Any) -> dict[str, Any]:
+        """What a URL that leads to this form has in its query, with some values changed."""
+        return self.model_copy(update=changes).model_dump(exclude_defaults=True)
+
     def query(self, **changes: Any) -> str:
-        """The end of a URL that leads to this form, with some values changed."""
-        values = self.model_copy(update=changes).model_dump(exclude_defaults=True)
+        """The same, as the end of the URL."""
+        values = self.values(**changes)
         return f"?{urlencode(values)}" if values else ""
 
 
@@ -63,16 +69,18 @@ def home(
     values["wish"] = wish
     values["is_stranger"] = bool(form.user) and not service.reviewed_items(form.user)
     if request.headers.get("x-fragment") == "list":
-        return _render("list.html.jinja", **values)
+        return _render(request, "list.html.jinja", **values)
     with service.recommender() as recommender:
         users = recommender.saved.reviews.table["user"].value_counts(sort=True)["user"]
         categories = recommender.state.catalog.common_categories(40)
     choices = {"users": users[:50], "prices": PRICE_TAGS[:-1], "categories": categories}
-    return _render("home.html.jinja", **values, **choices)
+    return _render(request, "home.html.jinja", **values, **choices)
 
 
-@router.get("/places/{item:path}", response_class=HTMLResponse)
+@router.get("/places/", response_class=HTMLResponse)
+@router.get("/places/{item:id}", response_class=HTMLResponse)
 def place(
+    request: Request,
     item: str,
     form: Annotated[ListForm, Query()],
     service: CurrentService,
@@ -83,16 +91,17 @@ def place(
     with service.recommender() as recommender:
         neighbors = [name for name, _ in recommender.similar_items(item, 6)]
     similar, photos = service.describe_items(neighbors), service.photos(item)
-    return _render("place.html.jinja", **values, similar=similar, photos=photos)
+    return _render(request, "place.html.jinja", **values, similar=similar, photos=photos)
 
 
-@router.post("/places/{item:path}", response_class=HTMLResponse)
+@router.post("/places/", response_class=HTMLResponse)
+@router.post("/places/{item:id}", response_class=HTMLResponse)
 async def add_review(
     request: Request,
     item: str,
     form: Annotated[ListForm, Query()],
     service: CurrentService,
-    user: Annotated[str, Form(max_length=200)],
+    user: Annotated[str, Form(max_length=512)],
     rating: Annotated[float, Form(ge=1, le=5)],
     text: Annotated[str, Form(max_length=10_000)] = "",
 ) -> Response:
@@ -101,13 +110,15 @@ async def add_review(
         name = user.strip() or f"guest {uuid4().hex[:8]}"  # each has a voice
         review = ReviewRequest(user=name, item=item, rating=rating, text=text)
     except ValidationError:
-        raise HTTPException(422, "a name must have 1 to 200 printable characters") from None
-    await run_in_threadpool(service.add_review, review.user, item, rating, review.text)
-    query = form.query(user=review.user, likes="")
-    return RedirectResponse(f"{request.url.path}{query}&added=true", 303)
+        raise HTTPException(422, "a name must have 1 to 512 printable characters") from None
+    await run_in_threadpool(service.add_review, review.user, review.item, rating, review.text)
+    query = form.values(user=review.user, likes="") | {"added": "true"}
+    address = item_address(request.scope["root_path"], "places", review.item, **query)
+    return RedirectResponse(address, 303)
 
 
-@router.get("/photos/{item:path}")
+@router.get("/photos/")
+@router.get("/photos/{item:id}")
 def photo(
     item: str, service: CurrentService, index: Annotated[int, Query(ge=0, le=1000)] = 0
 ) -> Response:
@@ -116,12 +127,16 @@ def photo(
     return Response(service.photo(item, index), media_type="image/jpeg", headers=headers)
 
 
-def error_page(status: int, message: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+def error_page(
+    request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
     """A page that says why a request failed."""
     title = {404: "Not found", 422: "Not valid", 503: "Not available"}.get(status, "Error")
-    page = _TEMPLATES.get_template("error.html.jinja").render(title=title, message=message)
-    return HTMLResponse(page, status, headers)
+    page = _render(request, "error.html.jinja", title=title, message=message)
+    return HTMLResponse(page.body, status, headers)
 
 
-def _render(name: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_TEMPLATES.get_template(name).render(**values))
+def _render(request: Request, name: str, **values: Any) -> HTMLResponse:
+    root = request.scope.get("root_path", "")
+    shared = {"root": root, "address": partial(item_address, root)}
+    return HTMLResponse(_TEMPLATES.get_template(name).render(**values, **shared))
