@@ -1,7 +1,10 @@
 # Two images: `docker build --build-arg TORCH_INDEX=URL .` for machines without a GPU, where the URL is that of PyTorch's
 # index of CPU builds (pytorch.org names it); without it, torch brings the libraries of CUDA along.
 # `docker build --target cuda .` is for machines with a GPU.
-FROM python:3.11-slim AS build
+# For a build that can be repeated, pin the base: `docker buildx imagetools inspect python:3.11-slim` prints its digest for
+# `--build-arg PYTHON_IMAGE=python:3.11-slim@sha256:...`.
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE} AS build
 ENV PATH=/opt/mmrec/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/mmrec
@@ -23,9 +26,10 @@ COPY pyproject.toml README.md ./
 COPY src src
 RUN pip install '.[serve,postgres,offline,llm]' -c constraints.txt
 
-FROM python:3.11-slim AS run
+FROM ${PYTHON_IMAGE} AS run
 RUN useradd --create-home --uid 10001 mmrec
-ENV PATH=/opt/mmrec/bin:$PATH PYTHONUNBUFFERED=1
+# A folder that every user id may write to, also where the rest is read-only and /tmp a tmpfs.
+ENV PATH=/opt/mmrec/bin:$PATH PYTHONUNBUFFERED=1 MMREC_CACHE=/tmp/mmrec
 USER 10001
 WORKDIR /home/mmrec
 EXPOSE 8000

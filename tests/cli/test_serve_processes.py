@@ -121,3 +121,28 @@ def test_a_stop_while_the_model_loads_is_no_failure(model, tmp_path, workers, mo
     finally:
         process.kill()
     assert (process.returncode, said) == (0, "")
+
+
+def test_an_address_of_ipv6_is_served_and_printed_with_brackets(model, tmp_path):
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+        port = probe.getsockname()[1]
+    if "port" not in locals():
+        pytest.skip("there is no IPv6 here")
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    process = start(model, "--host", "::1", "--database", database, port=port)
+    try:
+        assert process.stderr.readline().rstrip().endswith(f" at http://[::1]:{port}")
+        deadline = time.monotonic() + WAIT
+        while (answer := httpx.get(f"http://[::1]:{port}/", timeout=30)).status_code == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert answer.status_code == 200
+        own = {"Origin": f"http://[::1]:{port}"}
+        form = {"user": "ann", "rating": "5"}
+        for headers, status in ((own, 303), ({"Origin": "http://[::2]"}, 403)):
+            sent = httpx.post(f"http://[::1]:{port}/places/tacos", data=form, headers=headers, timeout=30)
+            assert sent.status_code == status
+    finally:
+        process.terminate()
+        process.communicate(timeout=WAIT)
+    assert process.returncode == 0
