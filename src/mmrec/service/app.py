@@ -28,7 +28,7 @@ from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.addresses import PathMiddleware
 from mmrec.service.api import CurrentService
-from mmrec.service.live_store import LiveStore, StoredReview
+from mmrec.service.live_store import LiveStore
 from mmrec.service.model_calls import BusyError
 from mmrec.service.recommendations import ConflictError, RecommendationService
 from mmrec.service.schemas import error_responses
@@ -89,7 +89,7 @@ def create_app(
         """Model and database can be used; with the number of the last live review."""
         if not service.reads_database:
             raise HTTPException(503, "the database of live reviews does not answer")
-        return {"last_review": service.last_numbers[StoredReview]}
+        return {"last_review": service.last_review}
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _handle_error)

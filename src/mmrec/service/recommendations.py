@@ -1,14 +1,11 @@
 """A recommender that takes in live reviews and items, for the API and the pages."""
 
-import hashlib
-import json
 import logging
 import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -19,15 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mmrec.data.images import encode_thumbnail
-from mmrec.encoder.known_vectors import InformedEncoder
-from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
-from mmrec.llm.types import Note, Wish
+from mmrec.errors import DataError, MmrecError, ModelError, PhotoError
+from mmrec.llm.types import Wish
 from mmrec.pipeline import open_models
 from mmrec.recommender.explain import Explanation, with_sentences
-from mmrec.recommender.live_reviews import LiveReview
 from mmrec.recommender.recommender import Recommender
+from mmrec.service.live_entries import LiveEntries, encoded_texts
 from mmrec.service.live_feed import LiveFeed
-from mmrec.service.live_store import Entry, LiveStore, StoredItem, StoredReview
+from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
 from mmrec.service.model_calls import BusyError, ModelCalls
 from mmrec.service.schemas import Item, ItemProfile, Recommendation
 from mmrec.vision.image_features import PhotoAnnotator
@@ -60,21 +56,15 @@ class RecommendationService:
         # Those who write have models of their own, so that readers never wait for them.
         self._models, config = open_models(recommender.config), recommender.config
         self._model_calls = ModelCalls(self._models)
-        self._reader_models = recommender.models
         # The builtin captioner names colours, which tell visitors nothing.
         self._shows_captions = config.vision.captioner != "builtin"
         for models in (recommender.models, self._models):
             # Visitors wait for a long run on the store only if they would pay again.
             models.store.max_wait = 1.0
-        encoder = json.dumps(self._models.encoder.provenance, sort_keys=True)
-        self._encoder_name = hashlib.sha256(encoder.encode()).hexdigest()
-        self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
-        # Of the entries in the recommender. Items come first: their descriptions count
-        # even if a review of them was stored before.
-        self.last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
         self._saved_items = frozenset(recommender.state.online.codes["item"])
-        self._feed = LiveFeed(self._take_in_new)
-        self._take_in_new()
+        self._entries = LiveEntries(recommender, store, self._lock)
+        self._entries.take_in_new()
+        self._feed = LiveFeed(self._entries.take_in_new)
         recommender.state.warm_up()
         self._feed.start()
 
@@ -82,6 +72,11 @@ class RecommendationService:
         """Follow the database no longer, and close it."""
         self._feed.stop()
         self._store.close()
+
+    @property
+    def last_review(self) -> int:
+        """The number of the last live review that was taken in."""
+        return self._entries.last_numbers[StoredReview]
 
     @property
     def reads_database(self) -> bool:
@@ -95,71 +90,6 @@ class RecommendationService:
         with self._lock:
             yield self._recommender
 
-    def _take_in_new(self) -> None:
-        """Take in what any process has stored; only one thread does so."""
-        while items := self._store.since(StoredItem, self.last_numbers[StoredItem]):
-            for item in items:
-                self._take_in_item(item)
-                self.last_numbers[StoredItem] = item.number
-        while reviews := self._store.since(StoredReview, self.last_numbers[StoredReview]):
-            self._take_in_reviews(reviews)
-            self.last_numbers[StoredReview] = reviews[-1].number
-
-    def _take_in_item(self, entry: StoredItem) -> None:
-        with self._leave_out_broken([entry]):
-            note = Note.model_validate_json(entry.note)
-            texts = [entry.description, *_sentences(note)]
-            self._reader_models.encoder.encode(texts)  # what takes long goes before the lock
-            options: dict[str, Any] = {"name": entry.name, "description": entry.description}
-            with self._lock:
-                if entry.caption is not None:
-                    self._live_captions[entry.item] = entry.caption
-                    options["captions"] = [entry.caption]
-                self._recommender.add_item(entry.item, note=note, **options)
-
-    def _take_in_reviews(self, entries: Sequence[StoredReview]) -> None:
-        outcome: dict[tuple[str, str], LiveReview | None] = {}
-        known: dict[str, np.ndarray] = {}
-        for entry in entries:
-            with self._leave_out_broken([entry]):
-                pair, review = (entry.user, entry.item), None
-                if entry.rating is not None:
-                    note = Note.model_validate_json(entry.note)
-                    content = entry.rating, entry.text, entry.review_id
-                    review = LiveReview(entry.user, entry.item, *content, note, entry.day)
-                    known |= self._stored_vectors(entry, note)
-                outcome[pair] = review
-        with self._leave_out_broken(entries):
-            models = self._reader_models
-            informed = replace(models, encoder=InformedEncoder(models.encoder, known))
-            changes = self._recommender.read_changes(outcome, informed)
-            with self._lock:
-                self._recommender.apply(changes)
-
-    def _stored_vectors(self, entry: StoredReview, note: Note) -> dict[str, np.ndarray]:
-        """Vectors by text, if those that are stored are of the same encoder."""
-        texts = _texts(entry.text, note)
-        if entry.vectors is None or entry.encoder != self._encoder_name:
-            return {}
-        vectors = np.frombuffer(entry.vectors, np.float16)
-        if len(vectors) % len(texts):
-            return {}
-        return dict(zip(texts, vectors.reshape(len(texts), -1), strict=True))
-
-    @contextmanager
-    def _leave_out_broken(self, entries: Sequence[Entry]) -> Iterator[None]:
-        try:
-            yield
-        except (ModelError, StoreError):
-            raise  # not the entry's fault: the next read tries again
-        except Exception as error:  # a broken entry must not keep out those after it
-            # The message is not logged, since it may quote the review.
-            numbers = f"number {entries[0].number}"
-            if len(entries) > 1:
-                numbers = f"numbers {entries[0].number} to {entries[-1].number}"
-            table, reason = entries[0].__tablename__, type(error).__name__
-            log.error("%s: %s was left out: %s", table, numbers, reason)
-
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
@@ -170,10 +100,10 @@ class RecommendationService:
         """
         with self._model_calls as models:
             (note,) = models.annotator.write_notes([text])
-            vectors = models.encoder.encode(_texts(text, note))
+            vectors = models.encoder.encode(encoded_texts(text, note))
         review = StoredReview(user=user, item=item, rating=rating, text=text)
         review.review_id = review_id = review_id or uuid.uuid4().hex
-        review.note, review.encoder = note.model_dump_json(), self._encoder_name
+        review.note, review.encoder = note.model_dump_json(), self._entries.encoder_name
         review.vectors, content = vectors.tobytes(), review.content
         is_new = self._store.add(review)
         if not is_new and self._store.find_review(user, review_id).content != content:
@@ -277,8 +207,8 @@ class RecommendationService:
             state = recommender.state
             (code,) = state.online.item_codes([item])
             photos = state.catalog.source.photos(code)
-            if item in self._live_captions:
-                caption = self._live_captions[item] if self._shows_captions else ""
+            if item in self._entries.captions:
+                caption = self._entries.captions[item] if self._shows_captions else ""
                 photos = [("", caption), *photos]
             return photos
 
@@ -303,15 +233,6 @@ class RecommendationService:
                 return []
             codes, _ = online.live.ratings("user", online.codes["user"][user])
             return [online.ids["item"][code] for code in codes]
-
-
-def _sentences(note: Note) -> list[str]:
-    return [note.gist, *note.likes, *note.dislikes]
-
-
-def _texts(text: str, note: Note) -> list[str]:
-    """All that is encoded of a review."""
-    return list(dict.fromkeys([text, *filter(None, _sentences(note))]))
 
 
 _thumbnail = lru_cache(maxsize=512)(encode_thumbnail)
