@@ -99,6 +99,12 @@ def _dark_mark(mode):
     """A dark mark in the middle of a photo that is else transparent, or white where nothing can be."""
     image = Image.new("RGBA", (90, 60), (0, 0, 0, 0))
     image.paste((20, 20, 20, 255), (30, 20, 60, 40))
+    if mode == "I;16 on black":  # which counts as transparent
+        grey = np.full((60, 90), 3, np.uint16)
+        grey[20:40, 30:60] = 5_000
+        image = Image.fromarray(grey)
+        image.info["transparency"] = 3
+        return image
     if mode == "I;16":
         grey = np.full((60, 90), 65_000, np.uint16)
         grey[20:40, 30:60] = 5_000
@@ -113,7 +119,11 @@ def _dark_mark(mode):
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [*[(mode, "PNG") for mode in ("RGBA", "LA", "P", "RGB", "I;16")], ("RGBA", "WEBP"), ("RGBA", "GIF")],
+    [
+        *[(mode, "PNG") for mode in ("RGBA", "LA", "P", "RGB", "I;16", "I;16 on black")],
+        ("RGBA", "WEBP"),
+        ("RGBA", "GIF"),
+    ],
 )
 def test_a_photo_is_as_people_see_it_on_white(folder, mode, kind):
     mark = _dark_mark(mode)

@@ -1,12 +1,14 @@
 """`mmrec serve` with several workers, and stopped in the middle of a request."""
 
 import json
+import os
 import re
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
@@ -61,6 +63,27 @@ def test_workers_share_reviews_and_a_stop_answers_what_is_under_way(workers, mod
         assert "Traceback" not in served.log.read_text()
     with service_in_process(model, database=database) as again:
         assert again.get("/v1/users/ada")["reviewed"] == [item, "new"]
+
+
+def test_lists_go_on_while_a_worker_that_died_is_replaced(model, tmp_path):
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    with serving(model, "--workers", "2", "--database", database, "--per-minute", "100000") as served:
+        before = set(children(served.process.pid))
+        assert len(before) == 2
+        os.kill(max(before), signal.SIGKILL)
+        deadline, statuses = time.monotonic() + WAIT, []
+        while len(now := set(children(served.process.pid)) - {max(before)}) < 2 or len(statuses) < 60:
+            assert time.monotonic() < deadline, (before, now)
+            with httpx.Client(base_url=served.client.base_url, timeout=30) as client:
+                statuses.append(client.get("/v1/users/ada/recommendations").status_code)
+            time.sleep(0.1)
+        assert set(statuses) == {200}
+
+
+def children(pid):
+    """Worker processes of a service."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model, tmp_path):

@@ -54,11 +54,9 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     console.print(f"serving {model} at {where}", markup=False, soft_wrap=True)
     _start_log()
     # Workers are new processes, which get all this from their parent.
-    unsaid, other_end = socket.socketpair()
-    other_end.sendall(b"!")
-    other_end.close()
+    fail, first = partial(_fail, _token()), _token()
     server = uvicorn.Config(
-        partial(_create_worker_app, model, config, partial(_fail, unsaid)),
+        partial(_create_worker_app, model, config, fail, first),
         factory=True,
         workers=config.workers,
         forwarded_allow_ips=config.forwarded_allow_ips,
@@ -68,7 +66,8 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=10,  # seconds, for requests in progress
+        # Seconds for requests in progress, of which a call of a model may take 20.
+        timeout_graceful_shutdown=25,
         timeout_worker_healthcheck=30,  # seconds, as loading a model may keep a worker from answering
     )
     if config.workers == 1:
@@ -94,10 +93,22 @@ def _open_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:
         raise ConfigError(f"--host {host} --port {port}: {problem}; {mend}") from error
 
 
+def _token() -> socket.socket:
+    """A socket from which one of many processes can read a byte; the others read that there is none."""
+    token, other_end = socket.socketpair()
+    other_end.sendall(b"!")
+    other_end.close()
+    return token
+
+
 def _create_worker_app(
-    model: Path, config: ServeConfig, fail: Callable[[Exception], NoReturn]
+    model: Path, config: ServeConfig, fail: Callable[[Exception], NoReturn], first: socket.socket
 ) -> object:
-    """The application of a worker, which ends with its parent."""
+    """The application of a worker, which ends with its parent.
+
+    The first worker answers while it loads the model; others, also those that take the place of one that
+    died, take no request before they can answer it.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], daemon=True).start()
@@ -116,14 +127,14 @@ def _create_worker_app(
         libc.mallopt(-3, 4 << 20)
     _start_log()
     try:
-        return create_app(model, config, fail)
+        return create_app(model, config, fail, answers_early=bool(first.recv(1)))
     except Exception as error:
         fail(error)
 
 
-def _fail(unsaid: socket.socket, error: Exception) -> NoReturn:
-    """End a service whose model cannot be loaded; only the worker that gets the byte says why."""
-    if unsaid.recv(1):
+def _fail(token: socket.socket, error: Exception) -> NoReturn:
+    """End a service whose model cannot be loaded; only one worker says why."""
+    if token.recv(1):
         if not isinstance(error, MmrecError):
             logging.error("the model cannot be loaded", exc_info=error)
         print_error(error)

@@ -149,7 +149,10 @@ def _as_seen(image: Image.Image, side: int | None = None) -> Image.Image:
     """An image in RGB, upright, on white; of at most `side` pixels a side, early, to save memory."""
     image.load()  # first, because in a PNG the orientation may follow the pixels
     if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 8
-        grey = Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
+        values = np.asarray(image).clip(0, 65_535)
+        if "transparency" in image.info:  # one value of grey
+            values = np.where(values == image.info["transparency"], 65_535, values)
+        grey = Image.fromarray((values >> 8).astype(np.uint8))
         grey.info, image = image.info, grey
     elif image.mode != "RGBA" and (image.has_transparency_data or image.mode in ("P", "PA")):
         image = image.convert("RGBA")

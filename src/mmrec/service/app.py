@@ -38,10 +38,15 @@ log = logging.getLogger("mmrec.service")
 
 
 def create_app(
-    model: Path, config: ServeConfig, on_failure: Callable[[Exception], None] = log.error
+    model: Path,
+    config: ServeConfig,
+    on_failure: Callable[[Exception], None] = log.error,
+    *,
+    answers_early: bool = True,
 ) -> FastAPI:
     """An application that serves a saved model, which is loaded beside the first requests: until it is,
-    and live reviews are taken in, only `/health` and `/metrics` answer, others with 503.
+    and live reviews are taken in, only `/health` and `/metrics` answer, others with 503. Unless it
+    `answers_early`, it is started before it takes requests.
 
     `on_failure` is called if the model cannot be loaded.
     """
@@ -57,6 +62,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         thread = threading.Thread(target=load, args=[app], name="load model", daemon=True)
         thread.start()
+        if not answers_early:
+            await run_in_threadpool(thread.join)
         yield
         if app.state.service:
             await run_in_threadpool(app.state.service.close)
